@@ -1,0 +1,69 @@
+# `make run` and `make test` do all set-up themselves, once, in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# setuptools warns of every editable install from a folder that holds the package
+PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
+SETUP := settings.ini setup.py pyproject.toml constraints.txt
+NOTEBOOKS := $(wildcard nbs/*.ipynb) $(wildcard reports/*.ipynb)
+
+.PHONY: help run test test-fast bench lint export check notebooks readme site clean
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else f"movierec needs Python 3.11 to 3.13, not {sys.version.split()[0]}: make PYTHON=/path/to/python3.12")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(BIN)/python $(SETUP)
+	@echo "Installing movierec into $(VENV) (once, about a minute) ..."
+	@$(PIP) install -q -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(BIN)/python $(SETUP)
+	@echo "Installing movierec and its development tools into $(VENV) (once, a minute or two) ..."
+	@$(PIP) install -q -c constraints.txt -e '.[app,dev]'
+	@touch $@ $(VENV)/.installed
+
+run: $(VENV)/.installed ## the whole pipeline on the bundled data
+	@$(BIN)/movierec run
+
+test: $(VENV)/.installed-dev ## all tests, fast ones first, then whole runs and all notebooks
+	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m slow
+
+test-fast: $(VENV)/.installed-dev ## the fast tests only
+	$(BIN)/pytest -m "not slow"
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	@$(PIP) install -q -c constraints.txt -e '.[bench]'
+	@touch $@
+
+bench: $(VENV)/.installed-bench ## time and memory beside other libraries, on a synthetic archive (SCALE=1: twenty million ratings)
+	@SCALE=$(or $(SCALE),0.05) $(BIN)/python tests/bench.py
+
+lint: $(VENV)/.installed-dev ## ruff over package, notebooks and tests
+	$(BIN)/ruff check .
+
+export: $(VENV)/.installed-dev ## clean the notebooks and export them to movierec/
+	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean
+	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean --fname reports
+	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_export
+
+check: lint ## ruff; notebooks clean, export and README in step, outputs free of errors
+	$(BIN)/pytest tests/test_repo.py
+
+notebooks: $(VENV)/.installed-dev ## run all notebooks and store their outputs
+	$(BIN)/jupyter nbconvert --log-level=ERROR --to notebook --execute --inplace $(NOTEBOOKS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean
+	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean --fname reports
+
+readme: $(VENV)/.installed-dev ## README.md from nbs/index.ipynb
+	$(BIN)/python nbs/make_readme.py
+
+site: $(VENV)/.installed-dev ## the report site in _docs (needs Quarto)
+	@command -v quarto >/dev/null || { echo "Quarto isn't installed: see https://quarto.org/docs/get-started/, then run make site again."; exit 1; }
+	PATH="$(CURDIR)/$(BIN):$$PATH" quarto render
+
+clean: ## remove everything that was made: environment, tables, models
+	rm -rf $(VENV) data/processed reports/models _docs build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,167 @@
+"""The command as a person types it: tables that can be read, errors in one sentence, nothing half-written."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import write_archive
+
+from movierec.config import paths, write_json
+from movierec.ingest import query
+
+COMMAND = Path(sys.executable).with_name("movierec")
+
+
+def movierec(*arguments, cwd=None, **environment):
+    """Run the real command; returns the finished process."""
+    kept = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR" and not name.startswith("MOVIEREC_")}
+    return subprocess.run([COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=300, cwd=cwd, env=kept | {"COLUMNS": "200"} | environment)
+
+
+def options(settings):
+    return ("--dataset", settings.dataset, "--data-dir", settings.data_dir, "--reports-dir", settings.reports_dir)
+
+
+def fails(done, *parts):
+    """One sentence on standard error, nothing on standard output, a non-zero exit."""
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1, done.stderr
+    for part in parts:
+        assert part in done.stderr
+    return True
+
+
+def test_recommend(tiny_run):
+    settings, _ = tiny_run
+    done = movierec("recommend", "--user-id", 7, "-k", 3, "--system", "hybrid", *options(settings))
+    assert done.returncode == 0 and done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[0] == "tiny, user 7: hybrid" and len(lines) == 5 and "The Film" in lines[2] and "why" in lines[1]
+    debug = movierec("recommend", "--user-id", 7, "-k", 3, "--debug", *options(settings)).stdout
+    assert "rank_als" in debug and "user_item_genre_aff_decay" in debug and "chosen under global-time" in debug
+
+
+def test_exports(tiny_run, tmp_path):
+    settings, _ = tiny_run
+    done = movierec("export-split", *options(settings), "--protocol", "leave-last-out", "--out", tmp_path / "new" / "split")
+    assert done.returncode == 0 and "80 test events" in done.stdout
+    assert {file.name for file in (tmp_path / "new" / "split").iterdir()} == {"train.parquet", "validation.parquet", "test.parquet"}
+    file = tmp_path / "lists" / "als.parquet"
+    done = movierec("export-recommendations", *options(settings), "--protocol", "leave-last-out", "--system", "als", "-k", 5, "--out", file)
+    assert done.returncode == 0 and "400 rows" in done.stdout and len(query("SELECT * FROM t", t=file)) == 400
+
+
+def test_info(tiny_run, tmp_path):
+    settings, _ = tiny_run
+    done = movierec("info", "--data-dir", settings.data_dir, "--reports-dir", settings.reports_dir)
+    assert done.returncode == 0 and "tiny" in done.stdout and "global-time: rankers" in done.stdout and "scikit-learn" in done.stdout
+    assert "No dataset has been run yet" in movierec("info", "--data-dir", tmp_path).stdout
+
+
+def test_errors_are_one_sentence(tiny_run, tmp_path):
+    settings, _ = tiny_run
+    fails(movierec("recommend", "--user-id", "seven", *options(settings)), "no user seven", "1 to 80")
+    fails(movierec("recommend", "--user-id", 4711, *options(settings)), "no user 4711", "1 to 80")
+    fails(movierec("recommend", "--user-id", 7, "--system", "best", *options(settings)), "no system best", "ranked_v2")
+    fails(movierec("recommend", "--user-id", 7, "--dataset", "tinny", "--data-dir", settings.data_dir), "no dataset tinny", "did you mean tiny?")
+    fails(movierec("recommend", "--user-id", 7, "--dataset", "ml-1m", "--data-dir", tmp_path), "ml-1m hasn't been run yet")
+    offline = ("--set", "download.url=http://127.0.0.1:1", "--set", "download.backoff=0", "--data-dir", tmp_path)
+    fails(movierec("run", "--dataset", "ml-1m", *offline), "ml-1m can't be downloaded", "ConnectError", "ml-1m.zip", "--source")
+    fails(movierec("download", "ml-1m", *offline), "ml-1m can't be downloaded", "ConnectError")
+    fails(movierec("download", "ml-1mm", *offline), "did you mean ml-1m?")
+    fails(movierec("run", "--dataset", "nonsense", "--data-dir", tmp_path), "no dataset nonsense")
+    fails(movierec("run", "--source", tmp_path / "absent.zip", "--data-dir", tmp_path), "absent.zip doesn't exist")
+    fails(movierec("run", "--protocol", "random", "--data-dir", tmp_path), "protocol = 'random'")
+    fails(movierec("run", "--set", "als.factors=0", "--data-dir", tmp_path), "als.factors = 0")
+    fails(movierec("run", "--set", "als.factors", "--data-dir", tmp_path), "name=value")
+    fails(movierec("run", "--set", "als=3", "--set", "als.factors=2", "--data-dir", tmp_path), "als is a single value")
+    fails(movierec("run", "--set", "als=3", "--data-dir", tmp_path), "als = 3")
+    fails(movierec("run", "--source", tmp_path, "--ratings", tmp_path / "r.csv"), "give one of them")
+    fails(movierec("run", "--columns", "user=x"), "they need --ratings")
+    fails(movierec("run", "--on-bad-rows", "ignore"), "on_bad_rows = 'ignore'")
+    fails(movierec("run", "--ratings", tmp_path / "r.csv", "--data-dir", tmp_path), "r.csv doesn't exist")
+    fails(movierec("run", "--config", tmp_path / "no.toml"), "no.toml doesn't exist")
+    fails(movierec("info", MOVIEREC_SEDE="1"), "MOVIEREC_SEDE (did you mean MOVIEREC_SEED?)")
+    fails(movierec("export-split", *options(settings), "--protocol", "all", "--out", tmp_path / "s"), "no protocol all")
+    fails(movierec("export-split", *options(settings), "--protocol", "leave-last", "--out", tmp_path / "s"), "leave-last-out")
+    blocked = tmp_path / "blocked"
+    blocked.touch()
+    fails(movierec("export-recommendations", *options(settings), "--protocol", "global-time", "--system", "als", "-k", 5, "--out", blocked / "x.parquet"), "blocked")
+    fails(movierec("run", "--data-dir", blocked), "blocked")
+
+
+def test_damaged_artifacts_are_one_sentence(tmp_path):
+    archive = write_archive(tmp_path / "archive")
+    common = ("--dataset", "tiny", "--data-dir", tmp_path / "data", "--reports-dir", tmp_path / "reports")
+    done = movierec("run", "--source", archive, "--protocol", "global-time", "--set", "bootstrap=100", *common)
+    assert done.returncode == 0, done.stderr
+    from movierec.config import Paths
+
+    where = Paths(tmp_path / "data", tmp_path / "reports", "tiny")
+    write_json(where.rankers("global-time") / "ranked_v2" / "ranker.json", {"version": "ranked_v2", "features": ["item_interactions"]})
+    fails(movierec("recommend", "--user-id", 7, "--system", "ranked_v2", *common), "was trained on the features item_interactions")
+    (where.serving / "als" / "state.npz").write_bytes(b"torn")
+    fails(movierec("recommend", "--user-id", 7, *common), "can't be read", "movierec run")
+
+
+def test_usage_errors_name_the_option():
+    for arguments, part in ((("recommend", "--user-id", 7, "-k", 0), "-k"), (("recommend",), "--user-id"),
+                            (("runn",), "runn"), (("run", "--datset", "x"), "--datset")):
+        done = movierec(*arguments)
+        assert done.returncode == 2 and fails(done, part, "--help")
+    assert "export-split" in movierec("--help").stdout and movierec().stdout == movierec("--help").stdout
+
+
+def test_a_run_of_its_own_folder(tmp_path):
+    """The dataset is named after the source; the defaults of a small archive just work; the second run is fast and says so."""
+    archive = write_archive(tmp_path / "my-films")
+    common = ("--data-dir", tmp_path / "data", "--reports-dir", tmp_path / "reports")
+    done = movierec("run", "--source", archive, *common, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "my-films, global-time, test" in done.stdout and "ranked_v2" in done.stdout and "Next: " in done.stdout
+    assert (tmp_path / "reports" / "results" / "my-films" / "leave-last-out.json").is_file()
+    again = movierec("run", "--dataset", "my-films", *common, cwd=tmp_path)
+    assert again.returncode == 0 and "✓" not in again.stdout and again.stdout.count("up to date") == 18
+    next_command = next(line for line in again.stdout.splitlines() if line.startswith("Next: "))
+    assert "--user-id 42 -k 10 --dataset my-films" in next_command
+
+
+def test_a_run_of_files_of_ones_own(tmp_path):
+    """Text ids, no ratings, ISO times: the whole pipeline, then a recommendation for a named person."""
+    archive = write_archive(tmp_path / "archive")
+    rows = [line.split(",") for line in (archive / "ratings.csv").read_text().splitlines()[1:]]
+    stamp = lambda seconds: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(seconds)))  # noqa: E731
+    (tmp_path / "plays.csv").write_text("who,what,when\n" + "".join(f"person-{u},tune {m},{stamp(t)}\n" for u, m, _, t in rows))
+    common = ("--data-dir", tmp_path / "data", "--reports-dir", tmp_path / "reports")
+    done = movierec("run", "--ratings", tmp_path / "plays.csv", "--columns", "user=who,item=what,time=when", *common)
+    assert done.returncode == 0, done.stderr
+    assert "plays, global-time, test" in done.stdout
+    done = movierec("recommend", "--dataset", "plays", "--user-id", "person-7", "-k", 3, *common)
+    assert done.returncode == 0 and "tune " in done.stdout and "person-7" in done.stdout, done.stderr
+    assert "your own" in movierec("datasets", "--data-dir", tmp_path / "data").stdout
+
+
+@pytest.mark.slow
+def test_interrupt_stops_at_once_and_the_next_run_goes_on(tmp_path):
+    archive = write_archive(tmp_path / "films", n_users=300)
+    arguments = [COMMAND, "run", "--source", archive, "--data-dir", tmp_path / "data", "--reports-dir", tmp_path / "reports"]
+    process = subprocess.Popen(list(map(str, arguments)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("data/processed/films/interactions/manifest.json")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130 and said.startswith("Stopped.") and "Traceback" not in said
+    assert not [path for path in tmp_path.rglob(".*.tmp") if path.is_dir()]
+    done = movierec(*arguments[1:])
+    assert done.returncode == 0 and "up to date" in done.stdout
+
+
+def test_paths_module_agrees_with_the_command(tiny_run):
+    settings, _ = tiny_run
+    assert paths(settings).results == Path(settings.reports_dir) / "results" / "tiny"

@@ -1,0 +1,273 @@
+"""Whole runs: repeatable, resumable, and checked by code that shares nothing with the package."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import pytrec_eval
+from conftest import TINY, tiny_settings, write_archive
+
+from movierec.config import PROTOCOLS, SYSTEMS, ArtifactError, DataError, NotFoundError, paths
+from movierec.ingest import query
+from movierec.pipeline import (
+    Progress,
+    datasets,
+    export_recommendations_of,
+    export_split_of,
+    inventory,
+    open_run,
+    recommend,
+    run,
+)
+
+COSTS = ("seconds", "peak_memory_mb")
+
+
+def published(settings):
+    """The results files as they lie in the reports folder, without what may differ from run to run."""
+    files = {protocol: json.loads((paths(settings).results / f"{protocol}.json").read_text()) for protocol in PROTOCOLS}
+    return {protocol: {name: value for name, value in result.items() if name not in COSTS} for protocol, result in files.items()}
+
+
+class Recorder(Progress):
+    """Remembers which stages were built."""
+
+    def __init__(self):
+        self.built, self.skipped = [], []
+
+    def stage(self, name):
+        self.name = name
+        return super().stage(name)
+
+    def done(self, artifact):
+        (self.built if artifact.built else self.skipped).append(self.name)
+        return artifact
+
+
+def test_results_file(tiny_run):
+    settings, results = tiny_run
+    for protocol in PROTOCOLS:
+        result = json.loads((paths(settings).results / f"{protocol}.json").read_text())
+        assert result == results[protocol] and tuple(result["systems"]) == SYSTEMS
+        assert result["dataset"]["rows"]["ratings"] == 3200 and result["version"] and result["config"]["als"]["factors"] == 8
+        assert result["peak_memory_mb"] > 0 and min(result["seconds"].values()) >= 0
+        for system in result["systems"].values():
+            assert {f"{m}@{k}" for m in ("recall", "truncated_recall", "ndcg", "hit_rate", "mrr", "coverage") for k in (5, 10, 20)} <= set(system)
+            assert system["n_users"] == result["protocol"]["test"]["users_judged"] > 0
+            low, high = system["ci95"]["ndcg@5"]
+            assert low <= system["ndcg@5"] <= high
+            assert system["segments"]["warm"]["n_users"] + system["segments"]["cold"]["n_users"] == system["n_users"]
+        assert result["best_on_validation"] == max(SYSTEMS, key=lambda name: result["systems"][name]["validation"]["ndcg@5"])
+        assert {file.suffix for file in paths(settings).results.glob(f"{protocol}.*")} == {".json", ".csv", ".png"}
+
+
+def test_a_second_run_has_nothing_to_do(tiny_run):
+    settings, results = tiny_run
+    recorder = Recorder()
+    assert run(settings, None, recorder) == results
+    assert recorder.built == [] and len(recorder.skipped) == 18
+
+
+def test_a_changed_setting_reruns_what_depends_on_it(tmp_path):
+    settings = tiny_settings(tmp_path, protocol="global-time")
+    run(settings, write_archive(tmp_path / "archive"))
+    recorder = Recorder()
+    run(tiny_settings(tmp_path, protocol="global-time", ranker=TINY["ranker"] | {"max_iter": 12}), None, recorder)
+    assert recorder.built == ["global-time: rankers", "global-time: test lists", "global-time: evaluation"]
+
+
+def test_two_runs_give_the_same_results(tiny_run, tmp_path):
+    settings = tiny_settings(tmp_path)
+    run(settings, write_archive(tmp_path / "archive"))
+    theirs = published(tiny_run[0])
+    mine = published(settings)
+    assert mine == theirs
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_published_figures_from_exports_by_trec_eval(tiny_run, tmp_path, protocol, system):
+    check_with_trec_eval(tiny_run, tmp_path, protocol, system, TINY["cutoffs"], TINY["list_size"])
+
+
+def check_with_trec_eval(finished, folder, protocol, system, cutoffs, list_size):
+    """Recompute a system's test metrics from the exported files alone."""
+    settings, results = finished
+    export_split_of(settings, protocol, folder)
+    export_recommendations_of(settings, protocol, system, list_size, folder / "lists.parquet")
+    train, validation, test, lists = (query("SELECT * FROM t", t=folder / f"{name}.parquet") for name in ("train", "validation", "test", "lists"))
+    assert list(lists.columns) == ["userId", "movieId", "rank", "score"]
+    history = pd.concat([train, validation])
+    assert lists.merge(history, on=["userId", "movieId"]).empty, "a list shows something the user had seen"
+    test = test[(test.rating > 2.5) & test.movieId.isin(history.movieId.unique())]
+    qrel = {str(user): dict.fromkeys(map(str, movies), 1) for user, movies in test.groupby("userId").movieId}
+    runs = {str(user): {str(movie): 1 / rank for movie, rank in zip(rows.movieId, rows["rank"], strict=True)} for user, rows in lists.groupby("userId")}
+    names = ",".join(map(str, cutoffs))
+    theirs = pytrec_eval.RelevanceEvaluator(qrel, {f"recall.{names}", f"ndcg_cut.{names}", f"success.{names}"}).evaluate(runs)
+    published = results[protocol]["systems"][system]
+    assert published["n_users"] == len(qrel)
+    for k in cutoffs:
+        for mine, name in (("recall", "recall"), ("ndcg", "ndcg_cut"), ("hit_rate", "success")):
+            mean = sum(user.get(f"{name}_{k}", 0) for user in theirs.values()) / len(qrel)
+            assert published[f"{mine}@{k}"] == pytest.approx(mean, abs=1e-6), (mine, k)
+        shown = lists[lists["rank"] <= k].movieId.nunique()
+        assert published[f"coverage@{k}"] == pytest.approx(shown / history.movieId.nunique())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("system", ["popularity", "als", "hybrid", "ranked_v2"])
+def test_published_figures_of_the_bundled_data(small_run, tmp_path, protocol, system):
+    check_with_trec_eval(small_run, tmp_path, protocol, system, (10, 20, 50), 50)
+
+
+def test_lists_are_for_every_user_with_a_test_event(tiny_run, tmp_path):
+    settings, _ = tiny_run
+    for protocol in PROTOCOLS:
+        export_split_of(settings, protocol, tmp_path)
+        export_recommendations_of(settings, protocol, "hybrid", 5, tmp_path / "lists.parquet")
+        users = query("SELECT DISTINCT userId FROM t ORDER BY 1", t=tmp_path / "test.parquet")
+        assert query("SELECT userId, max(rank) AS k FROM t GROUP BY 1 ORDER BY 1", t=tmp_path / "lists.parquet").to_numpy().tolist() == [[u, 5] for u in users.userId]
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_recommendations_are_new_ordered_and_explained(tiny_run, system):
+    settings, _ = tiny_run
+    advice = recommend(settings, 7, 10, system)
+    seen = query("SELECT movieId FROM r WHERE userId = 7", r=paths(settings).tables / "ratings.parquet").movieId
+    assert not set(advice.table.movieId) & set(seen) and advice.table["rank"].tolist() == list(range(1, 11))
+    assert (np.diff(advice.table.score) <= 0).all() and advice.table.reason.str.len().min() > 10
+    assert len(advice.debug) == 10 and "item_genre_count" in advice.debug
+
+
+def test_default_system_is_the_best_on_validation(tiny_run):
+    settings, results = tiny_run
+    assert recommend(settings, 7).system == results["global-time"]["best_on_validation"]
+    assert recommend(settings, 7, protocol="leave-last-out").system == results["leave-last-out"]["best_on_validation"]
+
+
+def test_asking_for_what_is_not_there(tiny_run, tmp_path):
+    settings, _ = tiny_run
+    with pytest.raises(NotFoundError, match="no user 4711 in tiny: the 80 userIds go from 1 to 80"):
+        recommend(settings, 4711)
+    with pytest.raises(NotFoundError, match=r"no system hybrd \(did you mean hybrid\?\)"):
+        recommend(settings, 7, system="hybrd")
+    with pytest.raises(NotFoundError, match="at most 20"):
+        export_recommendations_of(settings, "global-time", "hybrid", 21, tmp_path / "x.parquet")
+    with pytest.raises(NotFoundError, match="no protocol all"):
+        recommend(settings, 7, protocol="all")
+    with pytest.raises(NotFoundError, match=r"no protocol globaltime \(did you mean global-time\?\)"):
+        export_split_of(settings, "globaltime", tmp_path)
+    with pytest.raises(NotFoundError, match="no dataset other here"):
+        recommend(tiny_settings(tmp_path, dataset="other"), 7)
+    with pytest.raises(NotFoundError, match="ml-20m hasn't been run yet: `movierec run --dataset ml-20m`"):
+        recommend(tiny_settings(tmp_path, dataset="ml-20m"), 7)
+
+
+def test_artifacts_of_other_data_are_refused(tmp_path):
+    settings = tiny_settings(tmp_path, protocol="global-time")
+    run(settings, write_archive(tmp_path / "archive"))
+    from movierec.ingest import ingest
+    from movierec.interactions import build_interactions
+
+    build_interactions(settings, ingest(settings, write_archive(tmp_path / "other", seed=1)))
+    with pytest.raises(ArtifactError, match="made from other interactions"):
+        open_run(settings, "global-time")
+    with pytest.raises(ArtifactError, match="made from other"):
+        recommend(settings, 7)
+
+
+def test_rankers_never_serve_over_sources_of_other_settings(tmp_path):
+    settings = tiny_settings(tmp_path)
+    run(settings, write_archive(tmp_path / "archive"))
+    run(tiny_settings(tmp_path, protocol="leave-last-out", half_life_days=400))
+    with pytest.raises(ArtifactError, match="fitted with other settings"):
+        recommend(settings, 7, protocol="global-time")
+    assert len(recommend(settings, 7, protocol="leave-last-out").table) == 10
+
+
+def test_export_refuses_lists_that_are_not_the_published_ones(tmp_path):
+    """Killed after the lists, before the evaluation."""
+    settings = tiny_settings(tmp_path, protocol="global-time")
+    run(settings, write_archive(tmp_path / "archive"))
+    manifest = paths(settings).lists("global-time") / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"key": "', '"key": "0'))
+    with pytest.raises(ArtifactError, match="made from other lists"):
+        export_recommendations_of(settings, "global-time", "als", 5, tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("case", ["one user", "nobody likes anything", "one moment", "users one after another"])
+def test_odd_data_end_in_a_result_or_a_sentence(tmp_path, case):
+    folder = write_archive(tmp_path / "archive", n_users=1 if case == "one user" else 40)
+    lines = (folder / "ratings.csv").read_text().splitlines()
+    rows = [line.split(",") for line in lines[1:]]
+    if case == "nobody likes anything":
+        rows = [[u, m, "1.0", t] for u, m, _, t in rows]
+    elif case == "one moment":
+        rows = [[u, m, r, "1000000000"] for u, m, r, _ in rows]
+    elif case == "users one after another":
+        rows = [[u, m, r, str(1_000_000_000 + int(u) * 10_000 + i)] for i, (u, m, r, _) in enumerate(rows)]
+    (folder / "ratings.csv").write_text("\n".join([lines[0], *(",".join(row) for row in rows)]) + "\n")
+    for protocol in PROTOCOLS:
+        try:
+            results = run(tiny_settings(tmp_path, protocol=protocol), folder)
+            assert results[protocol]["systems"]["hybrid"]["n_users"] > 0
+        except DataError as error:
+            assert "too small" in str(error) or "anything relevant" in str(error)
+
+
+def test_folders_named_like_partitions_change_nothing(tmp_path, tiny_run):
+    settings = tiny_settings(tmp_path / "rating=9" / "userId=7", protocol="global-time")
+    assert run(settings, write_archive(tmp_path / "archive"))["global-time"]["systems"] == tiny_run[1]["global-time"]["systems"]
+
+
+def test_inventory(tiny_run):
+    settings, _ = tiny_run
+    assert datasets(settings) == ["tiny"]
+    here = inventory(settings)
+    assert len(here) == 14 and here.seconds.min() >= 0
+
+
+RUNNER = """
+import sys
+from pathlib import Path
+from conftest import tiny_settings
+from movierec.pipeline import run
+run(tiny_settings(Path(sys.argv[1])), Path(sys.argv[1]) / "archive")
+"""
+
+
+@pytest.mark.slow
+def test_killed_anywhere_it_ends_with_the_same_results(tiny_run, tmp_path):
+    """SIGKILL as soon as a given artifact, or a temporary folder, shows up; then run to the end."""
+    folder = tmp_path / "work"
+    write_archive(folder / "archive")
+    settings = tiny_settings(folder)
+    where = paths(settings)
+    moments = [where.processed / ".tables.*.tmp", where.interactions / "manifest.json", where.split("leave-last-out") / "manifest.json",
+               where.sources("leave-last-out", "tuning") / "manifest.json", where.rankers("leave-last-out").parent / ".rankers.*.tmp" / "ranked_v1",
+               where.lists("leave-last-out") / "manifest.json", where.evaluation("leave-last-out") / "manifest.json",
+               where.lists("global-time").parent / ".global-time.*.tmp" / "als.parquet", where.serving / "manifest.json"]
+    killed = 0
+    for moment in moments:
+        process = subprocess.Popen([sys.executable, "-c", RUNNER, str(folder)], cwd=Path(__file__).parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        pattern = str(moment.relative_to(folder))
+        while process.poll() is None and not any(folder.glob(pattern)):
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        process.wait()
+    assert killed >= len(moments) - 2, "most kills must hit a living run"
+    run(settings, folder / "archive")
+    assert published(settings) == published(tiny_run[0])
+    leftovers = [path for path in folder.rglob(".*.tmp*") if not path.name.endswith(".lock")]
+    assert leftovers == []

@@ -1,0 +1,147 @@
+"""Genre neighbours and the vote of the sources, against plain loops."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_baselines import make_genres, make_interactions
+
+from movierec.baselines import ALS, ItemItem, Popularity
+from movierec.config import DAY
+from movierec.retrieval import GenreNeighbours, Hybrid, genre_affinity, genre_item_priors, reasons
+
+HALF_LIFE = 30.0
+
+
+def make_hybrid(weights=None):
+    sources = {"popularity": Popularity(), "item_item": ItemItem("cosine", 10), "als": ALS(factors=8), "genre": GenreNeighbours(HALF_LIFE, item_genres=make_genres())}
+    return Hybrid(sources, weights or {"popularity": 0.3, "item_item": 1.0, "als": 0.7, "genre": 0.2}, 15, 60.0)
+
+
+@pytest.fixture(scope="module")
+def hybrid():
+    return make_hybrid().fit(make_interactions())
+
+
+def test_priors_by_hand():
+    interactions, genres = make_interactions(), make_genres()
+    as_of = int(np.median(interactions.timestamp))
+    heat = np.zeros(40)
+    for item, time, confidence in zip(interactions.item_idx, interactions.timestamp, interactions.confidence, strict=True):
+        if time < as_of:
+            heat[item] += confidence * 0.5 ** ((as_of - time) / (HALF_LIFE * DAY))
+    expected = genres.toarray().T * heat
+    expected = expected / expected.sum(axis=1, keepdims=True)
+    assert np.allclose(genre_item_priors(interactions, genres, as_of, HALF_LIFE).toarray(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("half_life", [None, HALF_LIFE])
+def test_affinity_by_hand(half_life):
+    interactions, genres = make_interactions(), make_genres()
+    dense = genres.toarray()
+    moments = np.random.default_rng(0).choice(interactions.timestamp, 30)
+    expected = np.zeros((30, 5))
+    for user, item, time, confidence in zip(interactions.user_idx, interactions.item_idx, interactions.timestamp, interactions.confidence, strict=True):
+        if time < moments[user] and dense[item].any():
+            age = (moments[user] - time) / DAY
+            expected[user] += confidence * (1 if half_life is None else 0.5 ** (age / half_life)) * dense[item] / dense[item].sum()
+    total = expected.sum(axis=1, keepdims=True)
+    expected = np.divide(expected, total, out=np.zeros_like(expected), where=total > 0)
+    assert np.allclose(genre_affinity(interactions, genres, np.arange(30), moments, half_life), expected, atol=1e-6)
+
+
+def test_affinity_survives_any_age():
+    interactions, genres = make_interactions(), make_genres()
+    late = np.full(30, interactions.as_of + 200 * 365 * DAY)
+    recent = genre_affinity(interactions, genres, np.arange(30), late, 1.0)
+    assert np.allclose(recent.sum(axis=1)[:29], 1) and recent.sum(axis=1)[29] == 0
+
+
+def test_genre_scores_are_as_of_the_users_moment():
+    """Against the table of priors at the last kept moment before the request; nothing later counts."""
+    interactions, genres = make_interactions(), make_genres()
+    source = GenreNeighbours(HALF_LIFE, item_genres=genres).fit(interactions)
+    assert source.moments[-1] == interactions.as_of and np.diff(source.moments).max() <= HALF_LIFE / 4 * DAY + 1
+    moments = np.random.default_rng(1).choice(interactions.timestamp, 30)
+    scores = source._scores(np.arange(30), moments)
+    for user, moment in enumerate(moments):
+        kept = source.moments[source.moments <= moment]
+        if not len(kept):
+            assert np.isneginf(scores[user]).all()
+            continue
+        affinity = genre_affinity(interactions, genres, np.array([user]), np.array([moment]), HALF_LIFE)[0]
+        expected = genre_item_priors(interactions, genres, int(kept[-1]), HALF_LIFE).T @ affinity
+        assert np.allclose(np.where(np.isneginf(scores[user]), 0, scores[user]), expected, atol=1e-6)
+    later = interactions.select(interactions.timestamp < interactions.as_of)  # the same events under the same end
+    assert np.array_equal(GenreNeighbours(HALF_LIFE, item_genres=genres).fit(later).top_k(np.arange(30), 5, moments)[0], source.top_k(np.arange(30), 5, moments)[0])
+
+
+def test_priors_of_a_tiny_half_life_are_still_shares():
+    interactions, genres = make_interactions(), make_genres()
+    priors = genre_item_priors(interactions, genres, interactions.as_of, 1e-4)
+    assert np.isfinite(priors.data).all() and set(np.round(np.asarray(priors.sum(axis=1)).ravel(), 5)) <= {0.0, 1.0}
+
+
+def test_votes_by_hand(hybrid):
+    pool = hybrid.pool(np.arange(30))
+    for user in range(30):
+        votes, places = {}, {}
+        for name, weight in hybrid.weights.items():
+            items, _ = hybrid.sources[name].top_k(np.array([user]), 15)
+            for rank, item in enumerate(items[0][items[0] >= 0].tolist(), 1):
+                votes[item] = votes.get(item, 0) + weight / (60 + rank)
+                places.setdefault(item, {})[name] = rank
+        mine = pool.items[user][pool.items[user] >= 0].tolist()
+        best = sorted(votes, key=lambda item: (-votes[item], item))[:15]
+        assert np.allclose([votes[item] for item in mine], [votes[item] for item in best]) and len(mine) == len(best)
+        for place, item in enumerate(mine):
+            assert {name: int(rank[user, place]) for name, rank in pool.ranks.items() if rank[user, place]} == places[item]
+            said = pool.sources()[user, place].split("+")
+            assert set(said) == set(places[item])
+            driver = hybrid.drivers(pool)[user, place]
+            assert hybrid.weights[driver] / (60 + places[item][driver]) == max(hybrid.weights[s] / (60 + r) for s, r in places[item].items())
+
+
+def test_scores_of_sources_travel_with_the_candidates(hybrid):
+    pool = hybrid.pool(np.arange(30))
+    items, scores = hybrid.sources["als"].top_k(np.arange(30), 15)
+    for user, place in np.argwhere(pool.ranks["als"] > 0):
+        rank = pool.ranks["als"][user, place]
+        assert items[user, rank - 1] == pool.items[user, place] and scores[user, rank - 1] == pool.source_scores["als"][user, place]
+    assert (np.isnan(pool.source_scores["als"]) == (pool.ranks["als"] == 0)).all()
+
+
+def test_a_newcomer_gets_what_needs_no_history(hybrid):
+    pool = hybrid.pool(np.array([29]))
+    assert (pool.items[0] >= 0).all() and set(pool.sources()[0]) == {"popularity"}
+
+
+def test_a_source_without_weight_is_not_asked():
+    hybrid = make_hybrid({"popularity": 1.0, "als": 0.0}).fit(make_interactions())
+    assert list(hybrid.pool(np.arange(3)).ranks) == ["popularity"]
+
+
+def test_origin_tells_about_any_list(hybrid):
+    users = np.arange(5)
+    pool = hybrid.pool(users)
+    shuffled = pool.items[:, ::-1].copy()
+    again = hybrid.origin(users, shuffled)
+    for name in pool.ranks:
+        assert np.array_equal(again.ranks[name][:, ::-1], pool.ranks[name])
+
+
+def test_every_reason_is_about_its_source(hybrid):
+    catalogue = pd.DataFrame({"title": [f"Film {i}" for i in range(40)]})
+    genre_names = [f"Genre {g}" for g in range(5)]
+    items = hybrid.sources["genre"].top_k(np.array([4]), 4)[0][0]
+    starts = {"popularity": "Liked by many: ", "item_item": "Because you watched Film ", "als": "People with your taste", "genre": "Popular now in your genres: Genre "}
+    for source, start in starts.items():
+        items = hybrid.sources[source].top_k(np.array([4]), 4)[0][0]
+        told = reasons(hybrid, 4, items, np.full(4, source), catalogue, genre_names)
+        assert all(sentence.startswith(start) for sentence in told), told
+
+
+def test_batches_do_not_matter(hybrid):
+    whole, parts = hybrid.pool(np.arange(30)), hybrid.pool(np.arange(30), batch_size=7)
+    assert np.array_equal(whole.items, parts.items) and np.array_equal(whole.scores, parts.scores)
+    assert all(np.array_equal(whole.ranks[name], parts.ranks[name]) for name in whole.ranks)
+    assert hybrid.pool(np.array([], int)).items.shape == (0, 15)
