@@ -8,7 +8,6 @@ __all__ = ['assemble', 'build_lists', 'read_lists', 'judge', 'comparison', 'with
 
 # %% ../nbs/08_evaluation.ipynb #0985b650
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from .baselines import Recommender, candidates
-from .config import LIST_COLUMNS, SYSTEMS, Artifact, DataError, Settings, build, paths, write_json
+from .config import LIST_COLUMNS, SYSTEMS, Artifact, DataError, Settings, build, locked, paths, write_json
 from .features import FeatureStore
 from .ingest import connect, query, write_table
 from .interactions import Holdout, item_genre_matrix, load_holdout, load_items
@@ -195,14 +194,14 @@ def publish(
     "Copy an evaluation to reports/results/<dataset>/<protocol>.json, .csv and .png, each in one step."
     folder = paths(settings).results
     folder.mkdir(parents=True, exist_ok=True)
-    files = {}
-    for suffix in ("json", "csv", "png"):
-        files[suffix] = folder / f"{protocol}.{suffix}"
-        fresh = (evaluation.path / f"results.{suffix}").read_bytes()
-        if not files[suffix].is_file() or files[suffix].read_bytes() != fresh:
-            temporary = files[suffix].with_name(f".{files[suffix].name}.{os.getpid()}.tmp")
-            temporary.write_bytes(fresh)
-            temporary.replace(files[suffix])
+    files = {suffix: folder / f"{protocol}.{suffix}" for suffix in ("json", "csv", "png")}
+    with locked(evaluation.path):  # one writer at a time, so that a temporary name can be fixed, and what a killed run left is written over
+        for suffix, file in files.items():
+            fresh, temporary = (evaluation.path / f"results.{suffix}").read_bytes(), file.with_name(f".{file.name}.tmp")
+            if not file.is_file() or file.read_bytes() != fresh:
+                temporary.write_bytes(fresh)
+                temporary.replace(file)
+            temporary.unlink(missing_ok=True)
     return files
 
 
