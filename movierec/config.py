@@ -5,9 +5,11 @@
 # %% auto #0
 __all__ = ['RATING_COLUMNS', 'LIST_COLUMNS', 'EVENT_COLUMNS', 'CANDIDATE_COLUMNS', 'PROTOCOLS', 'SOURCES', 'SYSTEMS', 'DAY',
            'CHAPTERS', 'MovierecError', 'ConfigError', 'DataError', 'NotFoundError', 'ArtifactError', 'did_you_mean',
-           'ItemItemSettings', 'AlsSettings', 'WeightSettings', 'HybridSettings', 'RankerSettings', 'DownloadSettings',
-           'project_root', 'Settings', 'load_settings', 'Paths', 'paths', 'digest', 'code_version', 'write_json',
-           'read_manifest', 'peak_memory_mb', 'replacing', 'Artifact', 'locked', 'open_artifact', 'build']
+           'PopularityRecentSettings', 'ItemItemSettings', 'AlsSettings', 'AlsRecentSettings', 'EaseSettings',
+           'SequentialSettings', 'LinearArSettings', 'GenreSettings', 'SourceWeights', 'WeightSettings',
+           'HybridSettings', 'RankerSettings', 'DownloadSettings', 'project_root', 'Settings', 'load_settings', 'Paths',
+           'paths', 'digest', 'code_version', 'write_json', 'read_manifest', 'peak_memory_mb', 'replacing', 'Artifact',
+           'locked', 'open_artifact', 'build']
 
 # %% ../nbs/00_config.ipynb #2ab66575
 import hashlib
@@ -24,7 +26,7 @@ from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -66,7 +68,7 @@ EVENT_COLUMNS = ("user_idx", "item_idx", "rating", "confidence", "timestamp")  #
 CANDIDATE_COLUMNS = ("user_idx", "item_idx", "source", "rank", "score")  # what every recommender returns
 
 PROTOCOLS = ("leave-last-out", "global-time")
-SOURCES = ("popularity", "item_item", "als", "genre")  # retrieval sources, in the order of the tables
+SOURCES = ("popularity", "popularity_recent", "item_item", "als", "als_recent", "ease", "sequential", "linear_ar", "genre")  # retrieval sources, in the order of the tables
 SYSTEMS = (*SOURCES, "hybrid", "ranked_v1", "ranked_v2")  # everything that is evaluated and can be served
 
 DAY = 86_400  # seconds
@@ -77,10 +79,20 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class PopularityRecentSettings(_Section):
+    "What was watched lately."
+    days: int = Field(7, ge=1, le=3_650, description="length of the window before the user's moment")
+    half_life_days: float | None = Field(None, gt=0, description="if given: all earlier events, halved so often, in place of the window")
+    least_events: int = Field(1_000, ge=1, description="the window grows by whole days until it holds so many")
+
+
 class ItemItemSettings(_Section):
     "Item-item nearest neighbours; the defaults are the best of a coarse grid on ml-1m's validation parts."
-    weighting: Literal["cosine", "tfidf", "bm25"] = Field("bm25", description="weights of the user-item matrix before the cosine")
-    neighbours: int = Field(100, ge=1, le=10_000, description="neighbours kept for each item")
+    weighting: Literal["cosine", "tfidf", "bm25", "rp3beta"] = Field("rp3beta", description="weights of the user-item matrix before the product")
+    neighbours: int = Field(200, ge=1, le=10_000, description="neighbours kept for each item")
+    beta: float = Field(0.6, ge=0, le=2, description="of rp3beta: how much popularity counts against an item")
+    last: int | None = Field(None, ge=1, description="score from so many last events instead of from all")
+    decay: float = Field(0.85, gt=0, le=1, description="with `last`: what an event weighs beside the one after it")
 
 
 class AlsSettings(_Section):
@@ -91,25 +103,80 @@ class AlsSettings(_Section):
     iterations: int = Field(15, ge=1, le=500)
 
 
+class AlsRecentSettings(_Section):
+    "ALS with a user vector from the last events."
+    last: int = Field(20, ge=1)
+    decay: float = Field(0.85, gt=0, le=1, description="what an event weighs beside the one after it")
+    ridge: float = Field(10.0, gt=0)
+
+
+class EaseSettings(_Section):
+    "EASE, a linear autoencoder in closed form."
+    regularization: float = Field(500.0, gt=0)
+    max_items: int = Field(10_000, ge=1, le=50_000, description="the most rated are modelled; memory grows with the square, time with the cube")
+    last: int | None = Field(None, ge=1, description="score from so many last events instead of from all")
+    decay: float = Field(0.85, gt=0, le=1, description="with `last`: what an event weighs beside the one after it")
+
+
+class SequentialSettings(_Section):
+    "Directed co-visitation; the defaults are the best of a coarse grid on ml-1m's leave-last-out validation."
+    window: int = Field(10, ge=1, le=1_000, description="events after a film that count as following it")
+    step_decay: float = Field(0.7, gt=0, le=1, description="what a follower weighs beside the one before it")
+    smoothing: float = Field(200.0, gt=0, description="pseudo-counts, spread as popularity is")
+    discount: float = Field(0.4, ge=0, le=1, description="how much of an item's log-popularity is taken away")
+    neighbours: int = Field(1_000, ge=1, description="followers kept for each item")
+    last: int = Field(20, ge=1, description="how many of the user's events speak")
+    decay: float = Field(0.65, gt=0, le=1, description="what an event weighs beside the one after it")
+
+
+class LinearArSettings(_Section):
+    "Linear autoregression; the defaults are the best of a coarse grid on ml-1m's leave-last-out validation."
+    decays: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field((0.0, 0.75, 0.97), min_length=1, description="one memory each; 0: the last item only")
+    regularization: float = Field(700.0, gt=0)
+    max_items: int = Field(6_000, ge=1, le=30_000, description="the most rated are modelled; the system has so many unknowns per memory")
+    least: float = Field(0.01, gt=0, lt=1, description="memories end where they weigh less")
+
+
+class GenreSettings(_Section):
+    "Genre neighbours."
+    half_life_days: float = Field(30.0, gt=0, description="of a user's taste")
+    heat_half_life_days: float = Field(90.0, gt=0, description="of what is hot")
+
+
+class SourceWeights(_Section):
+    "The weight of each source's vote. 0: the source isn't asked."
+    popularity: float = Field(0.0, ge=0)
+    popularity_recent: float = Field(0.0, ge=0)
+    item_item: float = Field(0.0, ge=0)
+    als: float = Field(0.0, ge=0)
+    als_recent: float = Field(0.0, ge=0)
+    ease: float = Field(0.0, ge=0)
+    sequential: float = Field(0.0, ge=0)
+    linear_ar: float = Field(0.0, ge=0)
+    genre: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _some_source(self):
+        if not any(self.model_dump().values()):
+            raise ValueError("one of the weights must be above 0")
+        return self
+
+
 class WeightSettings(_Section):
-    "The weight of each source's vote in the hybrid; from a coarse grid on ml-1m's validation parts. 0: the source isn't asked."
-    popularity: float = Field(0.1, ge=0)
-    item_item: float = Field(0.5, ge=0)
-    als: float = Field(1.0, ge=0)
-    genre: float = Field(0.1, ge=0)
+    "Weights by what the user is doing; found by `tune_weights` on ml-1m's validation parts."
+    session: SourceWeights = SourceWeights(popularity_recent=0.25, als=1, als_recent=2, ease=0.25, sequential=4, linear_ar=2)
+    returning: SourceWeights = SourceWeights(popularity=0.25, popularity_recent=4, item_item=2, als=1, als_recent=2, ease=1, genre=0.25)
+    newcomer: SourceWeights = SourceWeights(popularity=0.25, popularity_recent=1, als_recent=1, ease=0.5, sequential=4, linear_ar=2, genre=0.25)
 
 
 class HybridSettings(_Section):
     "Weighted reciprocal-rank fusion of the sources."
     pool_size: int = Field(200, ge=1, le=5_000, description="candidates per user that the ranker sees")
-    rank_constant: float = Field(60.0, ge=0, description="Cormack et al. 2009 found 60 to work everywhere")
+    rank_constant: float = Field(20.0, ge=0, description="the vote for rank r is weight / (rank_constant + r)")
+    session_hours: float = Field(1.0, gt=0, description="a user whose last event is not older is in a session, else returning")
+    newcomer_events: int = Field(5, ge=0, description="a user with fewer events is a newcomer")
+    quotas: dict[Literal[SOURCES], Annotated[int, Field(ge=0)]] = Field({}, description="so many first candidates of a source are in the pool whatever the votes")
     weights: WeightSettings = WeightSettings()
-
-    @model_validator(mode="after")
-    def _some_source(self):
-        if not any(self.weights.model_dump().values()):
-            raise ValueError("one of the weights must be above 0")
-        return self
 
 
 class RankerSettings(_Section):
@@ -140,7 +207,7 @@ class Settings(BaseSettings):
     "All settings. Increasing weight: defaults, TOML file, `MOVIEREC_…` environment variables, arguments."
     model_config = SettingsConfigDict(
         env_prefix="MOVIEREC_", env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True,
-        allow_inf_nan=False,
+        allow_inf_nan=False, nested_model_default_partial_update=True,
     )
 
     dataset: str = Field("ml-latest-small", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the dataset")
@@ -159,8 +226,14 @@ class Settings(BaseSettings):
     list_size: int = Field(50, ge=1, le=1_000, description="length of the lists kept behind the published metrics")
     bootstrap: int = Field(1_000, ge=100, description="resamples behind each confidence interval")
     batch_size: int = Field(1_024, ge=1, description="users handled at a time")
+    popularity_recent: PopularityRecentSettings = PopularityRecentSettings()
     item_item: ItemItemSettings = ItemItemSettings()
     als: AlsSettings = AlsSettings()
+    als_recent: AlsRecentSettings = AlsRecentSettings()
+    ease: EaseSettings = EaseSettings()
+    sequential: SequentialSettings = SequentialSettings()
+    linear_ar: LinearArSettings = LinearArSettings()
+    genre: GenreSettings = GenreSettings()
     hybrid: HybridSettings = HybridSettings()
     ranker: RankerSettings = RankerSettings()
     download: DownloadSettings = DownloadSettings()
@@ -284,7 +357,7 @@ def paths(settings: Settings) -> Paths:
     return Paths(Path(settings.data_dir), Path(settings.reports_dir), settings.dataset)
 
 # %% ../nbs/00_config.ipynb #faf1587b
-CHAPTERS = ("config", "ingest", "interactions", "metrics", "baselines", "retrieval", "features", "ranker", "evaluation", "pipeline")
+CHAPTERS = ("config", "ingest", "interactions", "metrics", "baselines", "sequential", "retrieval", "features", "ranker", "evaluation", "pipeline")
 _LIBRARIES = ("numpy", "scipy", "pandas", "duckdb", "implicit", "scikit-learn")
 
 

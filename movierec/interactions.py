@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INTERACTIONS_SQL', 'SPLIT_SQL', 'PARTS', 'HOLDOUTS', 'build_interactions', 'Interactions', 'decay', 'read_events',
-           'load_interactions', 'load_items', 'load_users', 'item_genre_matrix', 'build_split', 'Holdout',
-           'load_holdout', 'export_split', 'interaction_tables']
+           'load_interactions', 'load_items', 'load_users', 'item_genre_matrix', 'item_decade_matrix', 'build_split',
+           'Holdout', 'load_holdout', 'export_split', 'interaction_tables']
 
 # %% ../nbs/02_interactions.ipynb #e32e507f
 from dataclasses import dataclass
@@ -93,6 +93,21 @@ class Interactions:
         within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         return rows, np.repeat(starts, lengths) + within
 
+    def recent(
+        self,
+        users: np.ndarray, # int: user_idx
+        last: int, # how many of each user's last events count
+        decay: float, # what an event weighs beside the one after it; the last weighs 1
+    ) -> sparse.csr_matrix: # float32, len(users) × n_items
+        "What a batch of users did last, the newest weighing most."
+        users = np.asarray(users)
+        lengths = np.minimum(self.user_counts[users], last)
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        back = np.repeat(indptr[1:], lengths) - 1 - np.arange(indptr[-1])
+        events = np.repeat(self.indptr[users + 1], lengths) - 1 - back
+        weight = (np.float64(decay) ** np.arange(last)).astype(np.float32)
+        return sparse.csr_matrix((weight[back], self.item_idx[events], indptr), shape=(len(users), self.n_items))
+
     @cached_property
     def item_counts(self) -> np.ndarray: # int64, n_items
         "Events per item: 0 means that nobody had met the item before `as_of`."
@@ -154,6 +169,12 @@ def item_genre_matrix(items: pd.DataFrame) -> tuple[sparse.csr_matrix, list[str]
     columns = np.searchsorted(np.array(names, dtype=object), pairs["genres"].to_numpy(dtype=object))
     ones = np.ones(len(pairs), np.float32)
     return sparse.csr_matrix((ones, (pairs["item_idx"].to_numpy(), columns)), shape=(len(items), len(names))), names
+
+
+def item_decade_matrix(items: pd.DataFrame) -> sparse.csr_matrix: # n_items × n_decades of float32 ones
+    "Which item is of which decade; items without a year share a group of their own."
+    _, decade = np.unique(items["year"].fillna(0).to_numpy(np.int64) // 10, return_inverse=True)
+    return sparse.csr_matrix((np.ones(len(items), np.float32), (np.arange(len(items)), decade)))
 
 # %% ../nbs/02_interactions.ipynb #fe5fb0f3
 SPLIT_SQL = {

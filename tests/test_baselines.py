@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from movierec.baselines import ALS, ItemItem, Popularity, top_k
+from movierec.baselines import ALS, ALSRecent, ItemItem, Popularity, PopularityRecent, top_k
 from movierec.config import CANDIDATE_COLUMNS, ArtifactError
 from movierec.interactions import Interactions
 from movierec.retrieval import GenreNeighbours, Hybrid
+from movierec.sequential import EASE, LinearAutoregression, Sequential
 
 
 def make_interactions(seed=0, n_users=30, n_items=40, per_user=12) -> Interactions:
@@ -28,12 +29,27 @@ def make_genres(n_items=40):
     return sparse.csr_matrix((rng.random((n_items, 5)) < 0.4).astype(np.float32))
 
 
+def make_decades(n_items=40):
+    from scipy import sparse
+
+    return sparse.csr_matrix((np.ones(n_items, np.float32), (np.arange(n_items), np.arange(n_items) % 3)))
+
+
+def everywhere(**weights):
+    """The same weights in every situation."""
+    return dict.fromkeys(("session", "returning", "newcomer"), weights)
+
+
 def systems():
-    return [Popularity(), ItemItem("cosine", 10), ItemItem("bm25", 40), ALS(factors=8), GenreNeighbours(30.0, item_genres=make_genres()),
-            Hybrid({"popularity": Popularity(), "als": ALS(factors=8)}, {"popularity": 0.5, "als": 1.0}, 20)]
+    return [Popularity(), PopularityRecent(20), PopularityRecent(2, least_events=1), PopularityRecent(half_life_days=10.0), ItemItem("cosine", 10), ItemItem("bm25", 40), ItemItem("tfidf", 40, last=3),
+            ItemItem("rp3beta", 10), ALS(factors=8), ALSRecent(last=5, als=ALS(factors=8)), EASE(5.0), EASE(5.0, max_items=20, last=4),
+            Sequential(3, smoothing=2.0), Sequential(neighbours=5), LinearAutoregression(regularization=3.0), LinearAutoregression((0.0, 0.5), 3.0, max_items=20),
+            GenreNeighbours(30.0, item_genres=make_genres(), item_decades=make_decades()),
+            Hybrid({"popularity": Popularity(), "als": ALS(factors=8)}, everywhere(popularity=0.5, als=1.0), 20),
+            Hybrid({"popularity": Popularity(), "als": ALS(factors=8)}, everywhere(popularity=0.1, als=1.0), 20, quotas={"popularity": 8})]
 
 
-names = pytest.mark.parametrize("system", systems(), ids=lambda system: f"{system.name}-{getattr(system, 'weighting', '')}".strip("-"))
+names = pytest.mark.parametrize("system", systems(), ids=lambda system: system.name)
 
 
 @names
@@ -169,3 +185,58 @@ def test_a_score_that_is_no_number_is_no_recommendation():
 def test_two_fits_are_identical():
     for a, b in zip(systems(), systems(), strict=True):
         assert np.array_equal(a.fit(make_interactions()).top_k(np.arange(30), 10)[1], b.fit(make_interactions()).top_k(np.arange(30), 10)[1])
+
+
+def test_rp3beta_is_a_walk_divided_by_popularity():
+    interactions = make_interactions()
+    x = interactions.csr(np.ones(len(interactions))).toarray()
+    per_user, per_item = np.maximum(x.sum(axis=1), 1), np.maximum(x.sum(axis=0), 1)
+    walk = (x.T / per_item[:, None]) @ (x / per_user[:, None]) / per_item**0.6  # item → user → item
+    np.fill_diagonal(walk, 0)
+    model = ItemItem("rp3beta", 40).fit(interactions)
+    assert np.allclose(model.similarity.toarray(), walk, atol=1e-6)
+    assert np.allclose(np.maximum(model._scores(np.arange(29), np.zeros(29)), 0), x[:29] @ walk, atol=1e-5)
+
+
+def test_item_item_from_the_last_events():
+    interactions = make_interactions()
+    model = ItemItem("cosine", 40, last=2, decay=0.5).fit(interactions)
+    history = interactions.item_idx[interactions.indptr[5] : interactions.indptr[6]]
+    expected = model.similarity.toarray()[history[-1]] + 0.5 * model.similarity.toarray()[history[-2]]
+    assert np.allclose(np.maximum(model._scores(np.array([5]), np.zeros(1))[0], 0), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("half_life", [None, 9.0])
+def test_recent_popularity_counts_full_days_before_the_moment(half_life):
+    interactions = make_interactions()
+    day = 86_400
+    moments = np.append(np.random.default_rng(3).choice(interactions.timestamp, 28), [interactions.as_of, interactions.timestamp.min() - 1])
+    scores = PopularityRecent(20, half_life, 1).fit(interactions)._scores(np.arange(30), moments)
+    for user, moment in enumerate(moments):
+        end = interactions.as_of - -((moment - interactions.as_of) // day) * day  # the last full day boundary, counted from the end
+        assert end <= moment
+        expected = np.zeros(40)
+        for item, time in zip(interactions.item_idx, interactions.timestamp, strict=True):
+            if time < end:
+                age = (end - 1 - time) // day
+                expected[item] += (age < 20) if half_life is None else 0.5 ** (age / half_life)
+        assert np.allclose(np.where(np.isneginf(scores[user]), 0, scores[user]), expected, rtol=1e-5)
+
+
+def test_recent_als_solves_for_the_last_events():
+    interactions = make_interactions()
+    als = ALS(factors=8).fit(interactions)
+    model = ALSRecent(last=3, decay=0.5, ridge=2.0, als=als).fit(interactions)
+    assert model.item_factors is als.item_factors, "one fit for both"
+    y, profile = als.item_factors.astype(float), interactions.recent(np.arange(29), 3, 0.5).toarray()
+    vectors = np.linalg.solve(y.T @ y + 2 * np.eye(8), y.T @ profile.T).T
+    assert np.allclose(model._scores(np.arange(29), np.zeros(29)), vectors @ y.T, atol=1e-4)
+
+
+def test_a_quiet_window_grows():
+    interactions = make_interactions()
+    day = (interactions.as_of - 1 - interactions.timestamp) // 86_400
+    for least in (1, 30, 100, 10_000):
+        needed = next((n for n in range(2, int(day.max()) + 2) if (day < n).sum() >= least), int(day.max()) + 1)
+        scores = PopularityRecent(2, least_events=least).fit(interactions)._scores(np.array([0]), np.array([interactions.as_of]))[0]
+        assert np.array_equal(np.where(np.isneginf(scores), 0, scores), np.bincount(interactions.item_idx[day < needed], minlength=40))

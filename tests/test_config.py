@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from movierec.config import (
+    SOURCES,
     ArtifactError,
     ConfigError,
     NotFoundError,
@@ -49,11 +50,11 @@ def test_file_named_by_the_environment(tmp_path, monkeypatch):
     ({"dataset": "../evil"}, "dataset = '../evil'"),
     ({"validation_quantile": 0.95}, "must rise"),
     ({"cutoffs": (10, 100)}, "cutoffs must rise and lie between 1 and list_size"),
-    ({"hybrid": {"weights": {"popularity": 0, "item_item": 0, "als": 0, "genre": 0}}}, "one of the weights must be above 0"),
-    ({"hybrid": {"weights": {"als": float("nan")}}}, "hybrid.weights.als"),
+    ({"hybrid": {"weights": {"session": dict.fromkeys(SOURCES, 0)}}}, "one of the weights must be above 0"),
+    ({"hybrid": {"weights": {"session": {"als": float("nan")}}}}, "hybrid.weights.session.als"),
     ({"half_life_days": float("inf")}, "half_life_days = inf"),
     ({"cutoffs": (20, 10)}, "cutoffs must rise"),
-    ({"hybrid": {"weights": {"populrity": 1}}}, "hybrid.weights.populrity"),
+    ({"hybrid": {"weights": {"newcomer": {"populrity": 1}}}}, "hybrid.weights.newcomer.populrity"),
 ])
 def test_wrong_settings_are_named(overrides, message):
     with pytest.raises(ConfigError, match=message):
@@ -61,9 +62,9 @@ def test_wrong_settings_are_named(overrides, message):
 
 
 def test_one_weight_can_be_set_alone(monkeypatch):
-    monkeypatch.setenv("MOVIEREC_HYBRID__WEIGHTS__ALS", "2")
-    weights = load_settings(hybrid={"weights": {"genre": 0}}).hybrid.weights
-    assert (weights.als, weights.genre, weights.popularity) == (2, 0, 0.1)
+    monkeypatch.setenv("MOVIEREC_HYBRID__WEIGHTS__SESSION__ALS", "2")
+    weights = load_settings(hybrid={"weights": {"session": {"sequential": 0}}}).hybrid.weights.session
+    assert (weights.als, weights.sequential, weights.linear_ar) == (2, 0, 2)
 
 
 def test_misspelt_environment_variable_is_an_error(monkeypatch):

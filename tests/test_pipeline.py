@@ -186,7 +186,7 @@ def test_artifacts_of_other_data_are_refused(tmp_path):
 def test_rankers_never_serve_over_sources_of_other_settings(tmp_path):
     settings = tiny_settings(tmp_path)
     run(settings, write_archive(tmp_path / "archive"))
-    run(tiny_settings(tmp_path, protocol="leave-last-out", half_life_days=400))
+    run(tiny_settings(tmp_path, protocol="leave-last-out", als={"factors": 6}))
     with pytest.raises(ArtifactError, match="fitted with other settings"):
         recommend(settings, 7, protocol="global-time")
     assert len(recommend(settings, 7, protocol="leave-last-out").table) == 10

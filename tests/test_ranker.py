@@ -22,8 +22,9 @@ def stage(request, tmp_path_factory):
     settings = tiny_settings(folder)
     data = build_interactions(settings, ingest(settings, write_archive(folder / "archive")))
     holdout = load_holdout(build_split(settings, data, request.param), "validation")
-    genres, _ = item_genre_matrix(load_items(data))
-    hybrid = make_hybrid(settings, genres).fit(holdout.history)
+    items = load_items(data)
+    genres, _ = item_genre_matrix(items)
+    hybrid = make_hybrid(settings, items).fit(holdout.history)
     store = FeatureStore(holdout.history, genres, settings.half_life_days)
     return settings, holdout, hybrid, store, training_set(hybrid, store, holdout, validation_users(holdout, settings))
 

@@ -3,18 +3,18 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_baselines import make_genres, make_interactions
+from test_baselines import everywhere, make_decades, make_genres, make_interactions
 
 from movierec.baselines import ALS, ItemItem, Popularity
 from movierec.config import DAY
 from movierec.retrieval import GenreNeighbours, Hybrid, genre_affinity, genre_item_priors, reasons
 
-HALF_LIFE = 30.0
+HALF_LIFE, HEAT = 30.0, 90.0
 
 
 def make_hybrid(weights=None):
-    sources = {"popularity": Popularity(), "item_item": ItemItem("cosine", 10), "als": ALS(factors=8), "genre": GenreNeighbours(HALF_LIFE, item_genres=make_genres())}
-    return Hybrid(sources, weights or {"popularity": 0.3, "item_item": 1.0, "als": 0.7, "genre": 0.2}, 15, 60.0)
+    sources = {"popularity": Popularity(), "item_item": ItemItem("cosine", 10), "als": ALS(factors=8), "genre": GenreNeighbours(HALF_LIFE, item_genres=make_genres(), item_decades=make_decades())}
+    return Hybrid(sources, weights or everywhere(popularity=0.3, item_item=1.0, als=0.7, genre=0.2), 15, 60.0)
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +58,9 @@ def test_affinity_survives_any_age():
 
 def test_genre_scores_are_as_of_the_users_moment():
     """Against the table of priors at the last kept moment before the request; nothing later counts."""
-    interactions, genres = make_interactions(), make_genres()
-    source = GenreNeighbours(HALF_LIFE, item_genres=genres).fit(interactions)
-    assert source.moments[-1] == interactions.as_of and np.diff(source.moments).max() <= HALF_LIFE / 4 * DAY + 1
+    interactions, genres, decades = make_interactions(), make_genres(), make_decades()
+    source = GenreNeighbours(HALF_LIFE, HEAT, item_genres=genres, item_decades=decades).fit(interactions)
+    assert source.moments[-1] == interactions.as_of and np.diff(source.moments).max() <= HEAT / 12 * DAY + 1
     moments = np.random.default_rng(1).choice(interactions.timestamp, 30)
     scores = source._scores(np.arange(30), moments)
     for user, moment in enumerate(moments):
@@ -68,11 +68,15 @@ def test_genre_scores_are_as_of_the_users_moment():
         if not len(kept):
             assert np.isneginf(scores[user]).all()
             continue
-        affinity = genre_affinity(interactions, genres, np.array([user]), np.array([moment]), HALF_LIFE)[0]
-        expected = genre_item_priors(interactions, genres, int(kept[-1]), HALF_LIFE).T @ affinity
+        taste, decade = (genre_affinity(interactions, kinds, np.array([user]), np.array([moment]), HALF_LIFE)[0] for kinds in (genres, decades))
+        past = interactions.timestamp < kept[-1]
+        heat = np.zeros(40)
+        np.add.at(heat, interactions.item_idx[past], (interactions.confidence * 0.5 ** ((kept[-1] - interactions.timestamp) / (HEAT * DAY)))[past])
+        total = decades.toarray().T @ heat
+        expected = (genre_item_priors(interactions, genres, int(kept[-1]), HEAT).T @ taste) * (decades.toarray() @ np.divide(decade, total, out=np.zeros(3), where=total > 0))
         assert np.allclose(np.where(np.isneginf(scores[user]), 0, scores[user]), expected, atol=1e-6)
     later = interactions.select(interactions.timestamp < interactions.as_of)  # the same events under the same end
-    assert np.array_equal(GenreNeighbours(HALF_LIFE, item_genres=genres).fit(later).top_k(np.arange(30), 5, moments)[0], source.top_k(np.arange(30), 5, moments)[0])
+    assert np.array_equal(GenreNeighbours(HALF_LIFE, HEAT, item_genres=genres, item_decades=decades).fit(later).top_k(np.arange(30), 5, moments)[0], source.top_k(np.arange(30), 5, moments)[0])
 
 
 def test_priors_of_a_tiny_half_life_are_still_shares():
@@ -85,7 +89,7 @@ def test_votes_by_hand(hybrid):
     pool = hybrid.pool(np.arange(30))
     for user in range(30):
         votes, places = {}, {}
-        for name, weight in hybrid.weights.items():
+        for name, weight in hybrid.weights["session"].items():
             items, _ = hybrid.sources[name].top_k(np.array([user]), 15)
             for rank, item in enumerate(items[0][items[0] >= 0].tolist(), 1):
                 votes[item] = votes.get(item, 0) + weight / (60 + rank)
@@ -98,7 +102,7 @@ def test_votes_by_hand(hybrid):
             said = pool.sources()[user, place].split("+")
             assert set(said) == set(places[item])
             driver = hybrid.drivers(pool)[user, place]
-            assert hybrid.weights[driver] / (60 + places[item][driver]) == max(hybrid.weights[s] / (60 + r) for s, r in places[item].items())
+            assert hybrid.weights["session"][driver] / (60 + places[item][driver]) == max(hybrid.weights["session"][s] / (60 + r) for s, r in places[item].items())
 
 
 def test_scores_of_sources_travel_with_the_candidates(hybrid):
@@ -116,7 +120,7 @@ def test_a_newcomer_gets_what_needs_no_history(hybrid):
 
 
 def test_a_source_without_weight_is_not_asked():
-    hybrid = make_hybrid({"popularity": 1.0, "als": 0.0}).fit(make_interactions())
+    hybrid = make_hybrid(everywhere(popularity=1.0, als=0.0)).fit(make_interactions())
     assert list(hybrid.pool(np.arange(3)).ranks) == ["popularity"]
 
 
@@ -145,3 +149,78 @@ def test_batches_do_not_matter(hybrid):
     assert np.array_equal(whole.items, parts.items) and np.array_equal(whole.scores, parts.scores)
     assert all(np.array_equal(whole.ranks[name], parts.ranks[name]) for name in whole.ranks)
     assert hybrid.pool(np.array([], int)).items.shape == (0, 15)
+
+
+def test_what_a_user_is_doing():
+    interactions = make_interactions()
+    hybrid = make_hybrid().fit(interactions)
+    last = interactions.timestamp[interactions.indptr[1:30] - 1]
+    assert (hybrid.situation(np.arange(29), last + 3_600) == 0).all() and (hybrid.situation(np.arange(29), last + 3_601) == 1).all()
+    assert hybrid.situation(np.array([29]), np.array([interactions.as_of])).tolist() == [2]
+    hybrid.newcomer_events = 13
+    assert (hybrid.situation(np.arange(30), np.full(30, interactions.as_of)) == 2).all()
+
+
+def test_each_situation_has_its_weights():
+    weights = {"session": {"als": 1.0}, "returning": {"item_item": 1.0}, "newcomer": {"popularity": 1.0}}
+    interactions = make_interactions()
+    hybrid = make_hybrid(weights).fit(interactions)
+    last = interactions.timestamp[interactions.indptr[1:30] - 1]
+    for source, shift in (("als", 60), ("item_item", 7_200)):
+        items, _ = hybrid.top_k(np.arange(29), 5, last + shift)
+        assert np.array_equal(items, hybrid.sources[source].top_k(np.arange(29), 5, last + shift)[0])
+        assert (hybrid.drivers(hybrid.pool(np.arange(29), last + shift))[:, 0] == source).all()
+    assert np.array_equal(hybrid.top_k(np.array([29]), 5)[0], hybrid.sources["popularity"].top_k(np.array([29]), 5)[0])
+
+
+def test_quotas_guarantee_a_place():
+    interactions = make_interactions()
+    plain = make_hybrid(everywhere(popularity=0.001, als=1.0)).fit(interactions)
+    with_quota = make_hybrid(everywhere(popularity=0.001, als=1.0))
+    with_quota.quotas = {"popularity": 6}
+    with_quota.fit(interactions)
+    users = np.arange(29)
+    first, pool = plain.sources["popularity"].top_k(users, 6)[0], with_quota.pool(users)
+    missing = 0
+    for user in users:
+        assert set(first[user].tolist()) <= set(pool.items[user].tolist()) and len(set(pool.items[user].tolist())) == 15
+        missing += not set(first[user].tolist()) <= set(plain.pool(users).items[user].tolist())
+        assert (np.diff(pool.scores[user]) <= 0).all()
+    assert missing, "without the quota some would be missing"
+
+
+def test_tuning_finds_the_source_that_knows():
+    """Two sources, one of them an oracle: the weights must prefer it, and never see more than the holdout they are given."""
+    from types import SimpleNamespace
+
+    from scipy import sparse
+
+    from movierec.config import DataError
+    from movierec.retrieval import tune_weights
+
+    interactions = make_interactions()
+    hybrid = make_hybrid(everywhere(popularity=1.0, als=0.1)).fit(interactions)
+    hybrid.sources = {name: hybrid.sources[name] for name in ("popularity", "als")}
+    truth = hybrid.sources["als"].top_k(np.arange(30), 1)[0][:29, 0]
+    relevant = sparse.csr_matrix((np.ones(29, np.float32), (np.arange(29), truth)), shape=(30, 40))
+    holdout = SimpleNamespace(judged=np.arange(29), as_of=np.full(30, interactions.as_of + 10**6), relevant=relevant)
+    weights, reached = tune_weights(hybrid, holdout, "returning", depth=200)
+    assert weights["als"] > weights["popularity"] and reached["ndcg@10"] > 0.95
+    with pytest.raises(DataError, match="no validation user is in the situation session"):
+        tune_weights(hybrid, holdout, "session")
+
+
+def test_ablation_leaves_one_out():
+    from types import SimpleNamespace
+
+    from scipy import sparse
+
+    from movierec.retrieval import ablation
+
+    interactions = make_interactions()
+    hybrid = make_hybrid(everywhere(popularity=1.0, als=1.0)).fit(interactions)
+    truth = hybrid.sources["als"].top_k(np.arange(30), 1)[0][:29, 0]
+    holdout = SimpleNamespace(judged=np.arange(29), as_of=np.full(30, interactions.as_of), relevant=sparse.csr_matrix((np.ones(29, np.float32), (np.arange(29), truth)), shape=(30, 40)))
+    table = ablation(hybrid, holdout, (1, 5))
+    assert table.index.tolist() == ["all sources", "without popularity", "without als"]
+    assert table.loc["without popularity", "recall@1"] == 1 and table.loc["without als", "recall@1"] < 0.5
