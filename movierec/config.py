@@ -114,6 +114,7 @@ class EaseSettings(_Section):
     "EASE, a linear autoencoder in closed form."
     regularization: float = Field(500.0, gt=0)
     max_items: int = Field(10_000, ge=1, le=50_000, description="the most rated are modelled; memory grows with the square, time with the cube")
+    least_events: int = Field(10, ge=1, description="if they have so many events")
     last: int | None = Field(None, ge=1, description="score from so many last events instead of from all")
     decay: float = Field(0.85, gt=0, le=1, description="with `last`: what an event weighs beside the one after it")
 
@@ -134,6 +135,7 @@ class LinearArSettings(_Section):
     decays: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field((0.0, 0.75, 0.97), min_length=1, description="one memory each; 0: the last item only")
     regularization: float = Field(700.0, gt=0)
     max_items: int = Field(6_000, ge=1, le=30_000, description="the most rated are modelled; the system has so many unknowns per memory")
+    least_events: int = Field(10, ge=1, description="if they have so many events")
     least: float = Field(0.01, gt=0, lt=1, description="memories end where they weigh less")
 
 

@@ -100,15 +100,14 @@ class GenreNeighbours(ScoringRecommender):
         self.heat = heat.astype(np.float32)
 
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
-        genres, decades = (genre_affinity(self.interactions, kinds, users, as_of, self.half_life_days) for kinds in (self.item_genres, self.item_decades))
-        scores = np.full((len(users), self.interactions.n_items), -np.inf, np.float32)
         slots = np.searchsorted(self.moments, as_of, side="right") - 1
-        for slot in np.unique(slots[slots >= 0]):
-            here, heat = slots == slot, self.heat[slot].astype(np.float64)
-            by_genre = (genre_priors(heat, self.item_genres).T @ genres[here].T).T
-            total = np.asarray(self.item_decades.T @ heat).ravel()
-            by_decade = np.divide(decades[here], total, out=np.zeros_like(decades[here]), where=total > np.finfo(np.float32).tiny)
-            scores[here] = by_genre * (self.item_decades @ by_decade.T).T
+        used, place = np.unique(np.maximum(slots, 0), return_inverse=True)
+        scores = self.heat[used][place]
+        for kinds in (self.item_genres, self.item_decades):  # affinity over heat, kind by kind, handed to the items of the kind
+            affinity = genre_affinity(self.interactions, kinds, users, as_of, self.half_life_days)
+            total = (kinds.T @ self.heat[used].T.astype(np.float64)).T[place]
+            scores *= (kinds @ np.divide(affinity, total, out=np.zeros_like(affinity), where=total > np.finfo(np.float32).tiny).T).T
+        scores[slots < 0] = -np.inf  # before the first event
         scores[scores <= 0] = -np.inf
         return scores
 

@@ -86,11 +86,11 @@ class Sequential(ScoringRecommender):
     def because(self, user: int, items: np.ndarray) -> np.ndarray:
         return strongest(self.interactions.recent(np.array([user]), self.last, self.decay), self.lift, items)
 
-# %% ../nbs/04b_sequential.ipynb #1376157c
-def most_rated(interactions: Interactions, n: int) -> np.ndarray: # int64, ascending: item_idx
-    "The n items with most events; of equals the lower item_idx."
+# %% ../nbs/04b_sequential.ipynb #c09f61ac
+def most_rated(interactions: Interactions, n: int, least: int = 1) -> np.ndarray: # int64, ascending: item_idx
+    "The n items with most events, at least `least` each; of equals the lower item_idx."
     counts = interactions.item_counts
-    best = np.argsort(-counts, kind="stable")[: min(n, int((counts > 0).sum()))]
+    best = np.argsort(-counts, kind="stable")[: min(n, int((counts >= least).sum()))]
     return np.sort(best)
 
 
@@ -154,11 +154,12 @@ class EASE(_Linear):
     name: ClassVar[str] = "ease"
     regularization: float = 500.0
     max_items: int = 10_000 # the most rated are modelled
+    least_events: int = 10 # if they have so many
     last: int | None = None # score from so many last events instead of from all
     decay: float = 0.85 # with `last`: what an event weighs beside the one after it
 
     def _fit(self, interactions: Interactions) -> None:
-        self.items = most_rated(interactions, self.max_items)
+        self.items = most_rated(interactions, self.max_items, self.least_events)
         known = restrict(interactions, self.items)
         inverse = np.asfortranarray(gram(known.csr(np.ones(len(known), np.float32))), dtype=np.float64)
         inverse[np.diag_indices(len(inverse))] += self.regularization
@@ -174,7 +175,7 @@ class EASE(_Linear):
     def _memories(self) -> list[tuple[int, float]]:
         return [(self.last, self.decay)] if self.last else [(int(self._known().user_counts.max(initial=1)), 1.0)]
 
-# %% ../nbs/04b_sequential.ipynb #c0f55774
+# %% ../nbs/04b_sequential.ipynb #bb6bf6d4
 @dataclass
 class LinearAutoregression(_Linear):
     "The next item by ridge regression on decayed sums of what came before, in closed form."
@@ -182,13 +183,14 @@ class LinearAutoregression(_Linear):
     decays: tuple[float, ...] = (0.0, 0.75, 0.97) # one memory each; 0: the last item only
     regularization: float = 700.0
     max_items: int = 6_000 # the most rated are modelled
+    least_events: int = 10 # if they have so many
     least: float = 0.01 # memories end where they weigh less
 
     def _memories(self) -> list[tuple[int, float]]:
         return [(1 if d == 0 else int(np.ceil(np.log(self.least) / np.log(d))), d) for d in self.decays]
 
     def _fit(self, interactions: Interactions) -> None:
-        self.items = most_rated(interactions, self.max_items)
+        self.items = most_rated(interactions, self.max_items, self.least_events)
         known = restrict(interactions, self.items)
         n, memories = known.n_items, len(self.decays)
         later = known.indptr[known.user_idx + 1] - 1 - np.arange(len(known))  # events to come after each

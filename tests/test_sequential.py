@@ -101,7 +101,7 @@ def ease_by_definition(x, regularization):
 def test_ease_is_a_ridge_regression_on_all_other_items():
     interactions = make_interactions()
     x = interactions.csr(np.ones(len(interactions))).toarray()
-    model = EASE(5.0).fit(interactions)
+    model = EASE(5.0, least_events=1).fit(interactions)
     assert model.items.tolist() == list(range(37)), "the last three have no event"
     assert np.allclose(model.weights, ease_by_definition(x[:, :37], 5.0), atol=1e-5)
     assert np.allclose(model._scores(np.arange(29), np.zeros(29))[:, :37], x[:29, :37] @ model.weights, atol=1e-5)
@@ -113,7 +113,7 @@ def test_ease_on_the_most_rated_items():
     interactions = make_interactions()
     kept = np.sort(sorted(range(40), key=lambda item: (-interactions.item_counts[item], item))[:10])
     assert most_rated(interactions, 10).tolist() == kept.tolist()
-    model = EASE(5.0, max_items=10).fit(interactions)
+    model = EASE(5.0, max_items=10, least_events=1).fit(interactions)
     x = interactions.csr(np.ones(len(interactions))).toarray()[:, kept]
     assert np.allclose(model.weights, ease_by_definition(x, 5.0), atol=1e-5)
     scores = model._scores(np.arange(30), np.zeros(30))
@@ -131,7 +131,7 @@ def test_gram_in_batches():
 def test_linear_autoregression_by_definition(decays, max_items):
     """A row per event, built one by one and solved; no memory ends early."""
     interactions = ragged(n_users=60)
-    model = LinearAutoregression(decays, 3.0, max_items=max_items, least=1e-9).fit(interactions)
+    model = LinearAutoregression(decays, 3.0, max_items=max_items, least=1e-9, least_events=1).fit(interactions)
     known = restrict(interactions, model.items)
     n, rows, targets = known.n_items, [], []
     for history in histories(known):
@@ -155,7 +155,7 @@ def test_linear_autoregression_by_definition(decays, max_items):
 
 def test_nothing_to_learn_from():
     interactions = make_interactions().select(np.zeros(29 * 12, bool))
-    for model in (Sequential(), EASE(), LinearAutoregression()):
+    for model in (Sequential(), EASE(least_events=1), LinearAutoregression(least_events=1)):
         assert (model.fit(interactions).top_k(np.arange(30), 5)[0] == -1).all()
 
 
@@ -165,6 +165,6 @@ def test_the_next_film_in_a_cycle():
     items = ((start[:, None] + np.arange(6)) % 12).astype(np.int32)
     ones = np.ones(1_200, np.float32)
     interactions = Interactions(np.repeat(np.arange(200), 6).astype(np.int32), items.ravel(), ones * 5, ones * 2.5, np.arange(1_200), 200, 12, 1_200)
-    for model in (Sequential(smoothing=1.0), LinearAutoregression(regularization=1.0)):
+    for model in (Sequential(smoothing=1.0), LinearAutoregression(regularization=1.0, least_events=1)):
         assert np.array_equal(model.fit(interactions).top_k(np.arange(200), 1)[0][:, 0], (start + 6) % 12), model.name
-    assert not np.array_equal(EASE(1.0).fit(interactions).top_k(np.arange(200), 1)[0][:, 0], (start + 6) % 12), "EASE knows no order"
+    assert not np.array_equal(EASE(1.0, least_events=1).fit(interactions).top_k(np.arange(200), 1)[0][:, 0], (start + 6) % 12), "EASE knows no order"
