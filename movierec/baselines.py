@@ -34,7 +34,8 @@ def top_k(
     kept = min(k, n_items)
     step = max(1, 500_000 // n_items)
     for start in range(0, n, step):
-        block = np.where(np.isnan(scores[start : start + step]), -np.inf, scores[start : start + step])  # what isn't a number is no recommendation
+        block = scores[start : start + step]
+        block = np.where(np.isnan(block), -np.inf, block)  # what isn't a number is no recommendation
         threshold = np.partition(block, n_items - kept, axis=1)[:, n_items - kept]
         row, item = np.nonzero(block >= np.maximum(threshold, np.finfo(np.float32).min)[:, None])  # k or, with ties, more; ascending item_idx
         count = np.bincount(row, minlength=len(block))
@@ -192,7 +193,7 @@ class Popularity(ScoringRecommender):
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
         return np.tile(self.item_score, (len(users), 1))
 
-# %% ../nbs/04_baselines.ipynb #4e53c434
+# %% ../nbs/04_baselines.ipynb #3e1ce87d
 @dataclass
 class PopularityRecent(ScoringRecommender):
     "Items by their events in the last days before the user's moment, or by all earlier events, each halved every half-life."
@@ -217,7 +218,7 @@ class PopularityRecent(ScoringRecommender):
             enough = np.searchsorted(before, before[skipped] + self.least_events)
             weight = day < np.maximum(skipped + self.days, enough)[:, None]
         else:
-            weight = decay(age * DAY, self.half_life_days)
+            weight = decay(np.maximum(age, 0) * DAY, self.half_life_days)
         counts = (sparse.csr_matrix(np.where(age >= 0, weight, 0).astype(np.float32)) @ self.by_day).toarray()
         counts[counts == 0] = -np.inf
         return counts[place]

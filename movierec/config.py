@@ -176,7 +176,6 @@ class HybridSettings(_Section):
     pool_size: int = Field(200, ge=1, le=5_000, description="candidates per user that the ranker sees")
     rank_constant: float = Field(20.0, ge=0, description="the vote for rank r is weight / (rank_constant + r)")
     session_hours: float = Field(1.0, gt=0, description="a user whose last event is not older is in a session, else returning")
-    newcomer_events: int = Field(5, ge=0, description="a user with fewer events is a newcomer")
     quotas: dict[Literal[SOURCES], Annotated[int, Field(ge=0)]] = Field({}, description="so many first candidates of a source are in the pool whatever the votes")
     weights: WeightSettings = WeightSettings()
 
@@ -222,7 +221,7 @@ class Settings(BaseSettings):
     tuning_quantile: float = Field(0.7, gt=0, lt=1, description="global-time: T0, from which on train labels the rankers that are judged on validation")
     validation_quantile: float = Field(0.8, gt=0, lt=1, description="global-time: T1 is this quantile of event time")
     test_quantile: float = Field(0.9, gt=0, lt=1, description="global-time: T2 is this quantile of event time")
-    warm_events: int = Field(5, ge=1, description="a user with at least so many earlier events is warm")
+    warm_events: int = Field(5, ge=1, description="a user with fewer earlier events is a newcomer to the hybrid, and cold in the segments; others are warm")
     half_life_days: float = Field(30.0, gt=0, description="an event's weight halves in so many days")
     cutoffs: tuple[int, ...] = Field((10, 20, 50), min_length=1, description="list lengths at which metrics are taken")
     list_size: int = Field(50, ge=1, le=1_000, description="length of the lists kept behind the published metrics")

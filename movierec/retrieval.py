@@ -287,7 +287,7 @@ def make_hybrid(
     given["genre"] |= {"item_genres": item_genre_matrix(items)[0], "item_decades": item_decade_matrix(items)}
     sources = {name: SOURCE_CLASSES[name](**given.get(name, {})) for name in SOURCES}
     sources["als_recent"].als = sources["als"]  # one set of item vectors for both
-    return Hybrid(sources, **settings.hybrid.model_dump())
+    return Hybrid(sources, newcomer_events=settings.warm_events, **settings.hybrid.model_dump())
 
 # %% ../nbs/05_retrieval.ipynb #eb720fa8
 def ablation(
@@ -431,5 +431,5 @@ def build_sources(
         hybrid.save(folder)
         return {"phase": phase, "events": len(history), "fit_seconds": seconds}
 
-    config = settings.subset(*SOURCES, "hybrid", "seed") | {"phase": phase}
+    config = settings.subset(*SOURCES, "hybrid", "warm_events", "seed") | {"phase": phase}
     return build(target, "retrieval", config, inputs, make)

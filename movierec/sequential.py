@@ -47,7 +47,7 @@ def transitions(
         yield slice(first, stop), blocks
         first = stop
 
-# %% ../nbs/04b_sequential.ipynb #39388cdf
+# %% ../nbs/04b_sequential.ipynb #37daa0e0
 @dataclass
 class Sequential(ScoringRecommender):
     "What follows the user's last films: directed co-visitation, combined as log-likelihood ratios."
@@ -67,12 +67,18 @@ class Sequential(ScoringRecommender):
         scale = (self.smoothing * share).astype(np.float32)
         rows = []
         for _, (counts,) in transitions(interactions, self.window, self.step_decay):
-            lift = np.log1p(counts / scale)
-            if self.neighbours < interactions.n_items:  # what adds up to the highest scores is kept, not what is most surprising
-                worth = np.where(lift > 0, lift + np.float32(1 - self.discount) * self.log_share, -np.inf)
-                least = np.partition(worth, -self.neighbours, axis=1)[:, -self.neighbours]
-                lift[worth < least[:, None]] = 0
-            rows.append(sparse.csr_matrix(lift))
+            lift = sparse.csr_matrix(counts)
+            lift.data = np.log1p(lift.data / scale[lift.indices])
+            followers = np.diff(lift.indptr)
+            crowded = followers > self.neighbours
+            if crowded.any():  # what adds up to the highest scores is kept, not what is most surprising
+                prior = np.float32(1 - self.discount) * self.log_share
+                dense = lift[crowded].toarray()
+                least = np.full(len(followers), -np.inf, np.float32)
+                least[crowded] = np.partition(np.where(dense > 0, dense + prior, -np.inf), -self.neighbours, axis=1)[:, -self.neighbours]
+                lift.data[lift.data + prior[lift.indices] < np.repeat(least, followers)] = 0
+                lift.eliminate_zeros()
+            rows.append(lift)
         self.lift = sparse.vstack(rows, format="csr")
 
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
