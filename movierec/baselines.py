@@ -111,6 +111,18 @@ class ScoringRecommender(Recommender):
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray: # float32, len(users) × n_items
         "A score for every item; −inf where the method has nothing to say."
 
+    def unseen_scores(
+        self,
+        users: np.ndarray, # int: user_idx
+        as_of: np.ndarray, # int64, one moment for each
+    ) -> np.ndarray: # float32, len(users) × n_items
+        "A score for every item; −inf for what a user has seen, for what nobody had met before the cut, and where the method has nothing to say."
+        scores = self._scores(users, as_of)
+        scores[:, self.interactions.item_counts == 0] = -np.inf
+        rows, events = self.interactions.events_of(users)
+        scores[rows, self.interactions.item_idx[events]] = -np.inf
+        return scores
+
     def top_k(self, users, k, as_of=None, batch_size=1_024):
         "The best unseen items of each user, by score, then item_idx; see `Recommender.top_k`."
         users = np.asarray(users)
@@ -118,11 +130,7 @@ class ScoringRecommender(Recommender):
         items, best = np.empty((len(users), k), np.int32), np.empty((len(users), k), np.float32)
         for start in range(0, len(users), batch_size):
             batch = slice(start, start + batch_size)
-            scores = self._scores(users[batch], moments[batch])
-            scores[:, self.interactions.item_counts == 0] = -np.inf  # nobody had met them before the cut
-            rows, events = self.interactions.events_of(users[batch])
-            scores[rows, self.interactions.item_idx[events]] = -np.inf
-            items[batch], best[batch] = top_k(scores, k)
+            items[batch], best[batch] = top_k(self.unseen_scores(users[batch], moments[batch]), k)
         return items, best
 
     def because(
