@@ -19,8 +19,8 @@ import pandas as pd
 
 from .config import (PROTOCOLS, SYSTEMS, Artifact, ArtifactError, NotFoundError, Settings, did_you_mean, open_artifact, paths, read_manifest)
 from .download import download
-from .evaluation import assemble, build_evaluation, build_lists, export_lists, publish, read_results
-from .features import FEATURES, FeatureStore, build_features, feature_views
+from .evaluation import assemble, build_evaluation, build_lists, export_lists, load_rankers, publish, read_results
+from .features import V2_FEATURES, FeatureStore, build_features, feature_views
 from .ingest import CATALOGUE, OwnData, create_warehouse, ingest, raw_tables
 from .interactions import (build_interactions, build_split, export_split, interaction_tables, item_genre_matrix,
                                    load_interactions, load_items, load_users)
@@ -68,9 +68,9 @@ def run(
         split = stage(f"{protocol}: split", build_split, data, protocol)
         earlier = stage(f"{protocol}: sources for tuning", build_sources, data, split, "tuning", step=None)
         fitted = stage(f"{protocol}: sources on train", build_sources, data, split, "validation", step=None)
-        rankers = stage(f"{protocol}: rankers", build_rankers, data, split, earlier, fitted, step=None)
+        rankers = stage(f"{protocol}: rankers", build_rankers, split, earlier, fitted, step=None)
         refitted = stage(f"{protocol}: sources on train + validation", build_sources, data, split, "test", step=None)
-        lists = stage(f"{protocol}: test lists", build_lists, data, split, refitted, rankers, step=None)
+        lists = stage(f"{protocol}: test lists", build_lists, split, refitted, rankers, step=None)
         costs = {"ingest": tables, "interactions": data, "split": split, "sources_for_tuning": earlier, "sources_on_train": fitted, "rankers": rankers,
                  "sources_on_train_and_validation": refitted, "test_lists": lists}
         evaluation = stage(f"{protocol}: evaluation", build_evaluation, tables, data, split, rankers, lists, costs, step=None)
@@ -175,10 +175,9 @@ def recommend(
                             f"`movierec run --dataset {settings.dataset}` fits both alike")
 
     interactions, items = load_interactions(data), load_items(data)
-    item_genres, genre_names = item_genre_matrix(items)
     hybrid = Hybrid.load(serving.path, interactions)
-    store = FeatureStore(interactions, item_genres, rankers.manifest["config"]["half_life_days"])
-    (best,), (scores,) = assemble(hybrid, store, rankers)[system].top_k(np.array([user]), k)
+    store = FeatureStore(hybrid, rankers.manifest["config"]["half_life_days"])
+    (best,), (scores,) = assemble(store, load_rankers(rankers, settings.dataset))[system].top_k(np.array([user]), k)
     best, scores = best[best >= 0], scores[best >= 0]
     notes = [] if len(best) == k else [f"{system} has only {len(best)} films to suggest to user {user_id}"]
 
@@ -187,10 +186,10 @@ def recommend(
     picked = items.iloc[best]
     table = pd.DataFrame({"rank": np.arange(1, len(best) + 1), "movieId": picked.movieId.to_numpy(), "title": picked.title.to_numpy(),
                           "year": picked.year.to_numpy(), "genres": ["|".join(genres) for genres in picked.genres], "score": scores,
-                          "reason": reasons(hybrid, user, best, drivers, items, genre_names)})
-    features = store.matrix(np.array([user]), best[None, :], np.array([interactions.as_of]))[0]
+                          "reason": reasons(hybrid, user, best, drivers, items, item_genre_matrix(items)[1])})
+    features = store.matrix(pool, np.array([interactions.as_of]), V2_FEATURES)[0]
     debug = pd.DataFrame({f"{kind}_{name}": values[name][0] for name in pool.ranks for kind, values in (("rank", pool.ranks), ("score", pool.source_scores))}
-                         | {feature.name: features[:, column] for column, feature in enumerate(FEATURES)})
+                         | {name: features[:, column] for column, name in enumerate(V2_FEATURES)})
     debug.insert(0, "movieId", table.movieId)
     return Advice(table, debug, system, protocol, notes)
 

@@ -3,18 +3,19 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_baselines import everywhere, make_decades, make_genres, make_interactions
+from test_baselines import everywhere, make_genres, make_interactions, make_years
 
 from movierec.baselines import ALS, ItemItem, Popularity
 from movierec.config import DAY
+from movierec.interactions import decade_matrix
 from movierec.retrieval import GenreNeighbours, Hybrid, genre_affinity, genre_item_priors, reasons
 
 HALF_LIFE, HEAT = 30.0, 90.0
 
 
 def make_hybrid(weights=None):
-    sources = {"popularity": Popularity(), "item_item": ItemItem("cosine", 10), "als": ALS(factors=8), "genre": GenreNeighbours(HALF_LIFE, item_genres=make_genres(), item_decades=make_decades())}
-    return Hybrid(sources, weights or everywhere(popularity=0.3, item_item=1.0, als=0.7, genre=0.2), 15, 60.0)
+    sources = {"popularity": Popularity(), "item_item": ItemItem("cosine", 10), "als": ALS(factors=8), "genre": GenreNeighbours(HALF_LIFE, item_genres=make_genres(), item_years=make_years())}
+    return Hybrid(sources, weights or everywhere(popularity=0.3, item_item=1.0, als=0.7, genre=0.2), pool_size=15, depth=15, rank_constant=60.0)
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +59,8 @@ def test_affinity_survives_any_age():
 
 def test_genre_scores_are_as_of_the_users_moment():
     """Against the table of priors at the last kept moment before the request; nothing later counts."""
-    interactions, genres, decades = make_interactions(), make_genres(), make_decades()
-    source = GenreNeighbours(HALF_LIFE, HEAT, item_genres=genres, item_decades=decades).fit(interactions)
+    interactions, genres, decades = make_interactions(), make_genres(), decade_matrix(make_years())
+    source = GenreNeighbours(HALF_LIFE, HEAT, item_genres=genres, item_years=make_years()).fit(interactions)
     assert source.moments[-1] == interactions.as_of and np.diff(source.moments).max() <= HEAT / 12 * DAY + 1
     moments = np.random.default_rng(1).choice(interactions.timestamp, 30)
     scores = source._scores(np.arange(30), moments)
@@ -76,7 +77,7 @@ def test_genre_scores_are_as_of_the_users_moment():
         expected = (genre_item_priors(interactions, genres, int(kept[-1]), HEAT).T @ taste) * (decades.toarray() @ np.divide(decade, total, out=np.zeros(3), where=total > 0))
         assert np.allclose(np.where(np.isneginf(scores[user]), 0, scores[user]), expected, atol=1e-6)
     later = interactions.select(interactions.timestamp < interactions.as_of)  # the same events under the same end
-    assert np.array_equal(GenreNeighbours(HALF_LIFE, HEAT, item_genres=genres, item_decades=decades).fit(later).top_k(np.arange(30), 5, moments)[0], source.top_k(np.arange(30), 5, moments)[0])
+    assert np.array_equal(GenreNeighbours(HALF_LIFE, HEAT, item_genres=genres, item_years=make_years()).fit(later).top_k(np.arange(30), 5, moments)[0], source.top_k(np.arange(30), 5, moments)[0])
 
 
 def test_priors_of_a_tiny_half_life_are_still_shares():
