@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 from scipy import linalg, sparse
 
-from .baselines import ScoringRecommender, strongest
+from .baselines import ScoringRecommender, dense_product, strongest
 from .interactions import Interactions
 
 # %% ../nbs/04b_sequential.ipynb #5569d4c4
@@ -83,9 +83,9 @@ class Sequential(ScoringRecommender):
 
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
         recent = self.interactions.recent(users, self.last, self.decay)
-        scores = (recent @ self.lift).toarray()
+        scores = dense_product(recent, self.lift)
         weight = np.asarray(recent.sum(axis=1)).reshape(-1, 1)
-        scores += np.float32(1 - self.discount) * weight * self.log_share
+        scores += weight * (np.float32(1 - self.discount) * self.log_share)
         scores[weight[:, 0] == 0] = -np.inf  # nothing to follow
         return scores
 
@@ -122,12 +122,19 @@ class _Linear(ScoringRecommender):
             self._restricted = (self.interactions, restrict(self.interactions, self.items))
         return self._restricted[1]
 
-    def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
+    def _modelled(self) -> tuple[np.ndarray, Interactions]:
+        return self.items, self._known()
+
+    def _block(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
         known = self._known()
         memory = sparse.hstack([known.recent(users, last, decay) for last, decay in self._memories()], format="csr")
-        scores = np.full((len(users), self.interactions.n_items), -np.inf, np.float32)
-        scores[:, self.items] = memory @ self.weights
+        scores = memory @ self.weights  # row by row, in the order of the history: the same in any batch
         scores[known.user_counts[users] == 0] = -np.inf
+        return scores
+
+    def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
+        scores = np.full((len(users), self.interactions.n_items), -np.inf, np.float32)
+        scores[:, self.items] = self._block(users, as_of)
         return scores
 
     def because(self, user: int, items: np.ndarray) -> np.ndarray:
