@@ -11,6 +11,7 @@ import json
 import warnings
 import zipfile
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar, Self
@@ -149,21 +150,65 @@ class ScoringRecommender(Recommender):
         "Scores of the modelled items."
         return self._scores(users, as_of)
 
+    def _unseen(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray: # float32, len(users) × modelled items
+        "Scores of the modelled items; −inf for what a user has seen and for what nobody had met before the cut."
+        _, known = self._modelled()
+        scores = self._block(users, as_of)
+        scores[:, known.unmet] = -np.inf
+        rows, events = known.events_of(users)
+        scores[rows, known.item_idx[events]] = -np.inf
+        return scores
+
+    def unseen_scores(
+        self,
+        users: np.ndarray, # int: user_idx
+        as_of: np.ndarray, # int64, one moment for each
+    ) -> np.ndarray: # float32, len(users) × n_items
+        "A score for every item; −inf for what a user has seen, for what nobody had met before the cut, and where the method has nothing to say."
+        modelled, _ = self._modelled()
+        scores = self._unseen(users, as_of)
+        scores[scores <= self.above] = -np.inf
+        if modelled is None:
+            return scores
+        everywhere = np.full((len(users), self.interactions.n_items), -np.inf, np.float32)
+        everywhere[:, modelled] = scores
+        return everywhere
+
+    def ask(
+        self,
+        users: np.ndarray, # int: user_idx; a batch that is handled at once
+        k: int,
+        as_of: np.ndarray, # int64, one moment for each
+    ) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]: # item_idx and scores, n × k; a function from items the users haven't seen, n × m, to scores
+        "The lists of `top_k`, and a way to ask what the same scores are for other items: −inf where the method has nothing to say (also for item −1)."
+        modelled, _ = self._modelled()
+        scores = self._unseen(users, as_of)
+        found, best = top_k(scores, k, self.above)
+        place = np.arange(self.interactions.n_items + 1)  # one more: item −1
+        place[-1] = -1
+        if modelled is not None:
+            place = np.full_like(place, -1)
+            place[modelled] = np.arange(len(modelled))
+            found = np.where(found >= 0, np.append(modelled, -1)[found], -1)
+
+        def score_of(items: np.ndarray) -> np.ndarray:
+            at = place[items]
+            if not scores.shape[1]:
+                return np.full(items.shape, -np.inf, np.float32)
+            values = np.take_along_axis(scores, np.maximum(at, 0), axis=1)
+            return np.where((at >= 0) & (values > self.above), values, np.float32(-np.inf))
+
+        return found.astype(np.int32), best, score_of
+
     def top_k(self, users, k, as_of=None, batch_size=1_024):
         "The best unseen items of each user, by score, then item_idx; see `Recommender.top_k`."
         users = np.asarray(users)
         moments = np.full(len(users), self.interactions.as_of) if as_of is None else np.asarray(as_of)
         items, best = np.empty((len(users), k), np.int32), np.empty((len(users), k), np.float32)
-        modelled, known = self._modelled()
-        size = max(1, min(batch_size, 2_000_000 // max(known.n_items, 1)))  # what is written is read again while it is in the processor's cache
+        size = max(1, min(batch_size, 2_000_000 // max(self._modelled()[1].n_items, 1)))  # what is written is read again while it is in the processor's cache
         for start in range(0, len(users), size):
             batch = slice(start, start + size)
-            scores = self._block(users[batch], moments[batch])
-            scores[:, known.unmet] = -np.inf  # nobody had met them before the cut
-            rows, events = known.events_of(users[batch])
-            scores[rows, known.item_idx[events]] = -np.inf
-            found, best[batch] = top_k(scores, k, self.above)
-            items[batch] = found if modelled is None or not len(modelled) else np.where(found >= 0, modelled[found], -1)
+            items[batch], best[batch], _ = self.ask(users[batch], k, moments[batch])
         return items, best
 
     def because(
@@ -237,41 +282,39 @@ class _SharedOrder(ScoringRecommender):
         when, place = np.unique(self._when(as_of), return_inverse=True)
         return self._shared(when)[place]
 
-    def _order(self, when: int, depth: int) -> tuple[np.ndarray, np.ndarray]: # the `depth` best item_idx, scores
+    def _order(self, when: int, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # the `depth` best item_idx; their scores; all scores
         "The order of a moment, kept for the next request."
         asked = (self.interactions, when, depth)
-        if getattr(self, "_last", (None,))[0] != asked:
+        last = getattr(self, "_last", (None, None))
+        if last[0] != asked:
             scores = self._shared(np.array([when]))
             scores[:, self.interactions.unmet] = -np.inf
-            self._last = (asked, tuple(found[0] for found in top_k(scores, depth)))
-        return self._last[1]
+            items, best = top_k(scores, depth)
+            self._last = last = (asked, (items[0], best[0], scores[0]))
+        return last[1]
 
-    def top_k(self, users, k, as_of=None, batch_size=1_024):
-        "The best unseen items of each user, by score, then item_idx; see `Recommender.top_k`."
-        users, known = np.asarray(users), self.interactions
-        moments = np.full(len(users), known.as_of) if as_of is None else np.asarray(as_of)
-        when = np.unique(self._when(moments))
+    def ask(self, users, k, as_of):
+        "What `ScoringRecommender.ask` says, faster where all users ask at one moment."
+        when = np.unique(self._when(as_of))
         if len(when) != 1:
-            return super().top_k(users, k, moments, batch_size)
-        best_items, best_scores = self._order(int(when[0]), min(4 * k, known.n_items))
-        there = best_items >= 0
+            return super().ask(users, k, as_of)
+        known = self.interactions
+        order, value, scores = self._order(int(when[0]), min(4 * k, known.n_items))
+        there = order >= 0
         place = np.full(known.n_items, -1)
-        place[best_items[there]] = np.flatnonzero(there)
+        place[order[there]] = np.flatnonzero(there)
+        row, events = known.events_of(users)
+        at = place[known.item_idx[events]]
+        unseen = np.tile(there, (len(users), 1))
+        unseen[row[at >= 0], at[at >= 0]] = False
+        rank = np.cumsum(unseen, axis=1, dtype=np.int32)
+        row, column = np.nonzero(unseen & (rank <= k))
         items, best = np.full((len(users), k), -1, np.int32), np.full((len(users), k), -np.inf, np.float32)
-        left = np.empty(len(users), np.int64)
-        for start in range(0, len(users), batch_size):
-            row, events = known.events_of(users[start : start + batch_size])
-            at = place[known.item_idx[events]]
-            unseen = np.tile(there, (len(users[start : start + batch_size]), 1))
-            unseen[row[at >= 0], at[at >= 0]] = False
-            rank = np.cumsum(unseen, axis=1, dtype=np.int32)
-            left[start : start + batch_size] = rank[:, -1]
-            row, column = np.nonzero(unseen & (rank <= k))
-            items[start + row, rank[row, column] - 1], best[start + row, rank[row, column] - 1] = best_items[column], best_scores[column]
-        short = (left < k) & there[-1]  # who has seen most of what is popular needs a longer list
+        items[row, rank[row, column] - 1], best[row, rank[row, column] - 1] = order[column], value[column]
+        short = (rank[:, -1:] < k).any(axis=1) & there[-1:].all()  # who has seen most of what is popular needs a longer list
         if short.any():
-            items[short], best[short] = super().top_k(users[short], k, moments[short], batch_size)
-        return items, best
+            items[short], best[short], _ = super().ask(users[short], k, as_of[short])
+        return items, best, lambda others: np.append(scores, np.float32(-np.inf))[others]
 
 
 @dataclass

@@ -4,18 +4,22 @@
 
 # %% auto #0
 __all__ = ['SITUATIONS', 'SOURCE_CLASSES', 'PHASES', 'genre_priors', 'genre_item_priors', 'genre_affinity', 'GenreNeighbours',
-           'Pool', 'Hybrid', 'make_hybrid', 'ablation', 'tune_weights', 'reasons', 'load_history', 'build_sources']
+           'Pool', 'in_threads', 'Hybrid', 'make_hybrid', 'ablation', 'tune_weights', 'reasons', 'load_history',
+           'build_sources']
 
 # %% ../nbs/05_retrieval.ipynb #1a58e7db
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from time import perf_counter
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 from .baselines import (ALS, ALSRecent, ItemItem, Popularity, PopularityRecent, Recommender, ScoringRecommender,
                                 candidates, fitted_on, read_model, top_k)
@@ -123,7 +127,7 @@ class Pool:
     items: np.ndarray # int32: item_idx, best first; −1 = nothing more
     scores: np.ndarray # float32: votes; −inf = nothing more
     ranks: dict[str, np.ndarray] # source → int32: its rank from 1; 0 = it didn't propose the item
-    source_scores: dict[str, np.ndarray] # source → float32: its score; NaN = it didn't propose the item
+    source_scores: dict[str, np.ndarray] # source → float32: its score, also where it didn't propose the item; NaN = it has none
 
     def sources(self) -> np.ndarray: # object (str), n × k
         "Who proposed each candidate: \"als+genre\"."
@@ -144,11 +148,22 @@ class Pool:
         return cls(*(joined(column.name) for column in fields(cls)))
 
 
+def in_threads(
+    work: Callable[[int], Any], # what to do with each value; numpy and scipy let other threads run meanwhile
+    values: Sequence[int],
+) -> list: # the results, in the order of `values`
+    "Work on batches side by side, one core each."
+    if len(values) < 2:
+        return [work(value) for value in values]
+    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(work, values))
+
+
 @dataclass
 class Hybrid(Recommender):
     "Weighted reciprocal-rank fusion of several sources, with weights for each situation."
     name: ClassVar[str] = "hybrid"
-    sources: dict[str, Recommender] = field(default_factory=dict) # name → source
+    sources: dict[str, ScoringRecommender] = field(default_factory=dict) # name → source
     weights: dict[str, dict[str, float]] = field(default_factory=dict) # situation → source → weight of its vote; others don't vote
     pool_size: int = 200 # candidates per user, and how deep each source is asked
     rank_constant: float = 20.0
@@ -181,17 +196,22 @@ class Hybrid(Recommender):
         users: np.ndarray, # int: user_idx
         as_of: np.ndarray | None = None, # int64, one moment per user
         size: int | None = None, # default: `pool_size`
-        batch_size: int = 1_024,
+        batch_size: int = 128, # users handled at a time by one thread
     ) -> Pool:
         "The candidates of a batch of users, with what each source said about them."
         users = np.asarray(users, np.int32)
         moments = np.full(len(users), self.interactions.as_of) if as_of is None else np.asarray(as_of)
-        return Pool.concatenate([self._pool(users[start : start + batch_size], moments[start : start + batch_size], size or self.pool_size)
-                                 for start in range(0, max(len(users), 1), batch_size)])
+
+        def part(start: int) -> Pool:
+            batch = slice(start, start + batch_size)
+            return self._pool(users[batch], moments[batch], size or self.pool_size)
+
+        return Pool.concatenate(in_threads(part, range(0, max(len(users), 1), batch_size)))
 
     def _ask(self, users: np.ndarray, depth: int, as_of: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        "Lists and scores of every source that votes."
-        return {name: self.sources[name].top_k(users, depth, as_of) for name in self.voters}
+        "Lists of every source that votes, and its scores of all items."
+        scores = {name: self.sources[name].unseen_scores(users, as_of) for name in self.voters}
+        return {name: (top_k(scores[name], depth)[0], scores[name]) for name in scores}
 
     def _pool(self, users: np.ndarray, as_of: np.ndarray, size: int) -> Pool:
         depth = max(size, self.pool_size)
@@ -216,7 +236,7 @@ class Hybrid(Recommender):
         return self._with_origin(users, situation, items[:, :size], scores[:, :size], said)
 
     def _with_origin(self, users: np.ndarray, situation: np.ndarray, items: np.ndarray, scores: np.ndarray, said: dict) -> Pool:
-        "Look up at which rank and with which score each source proposed the items."
+        "Look up at which rank each source proposed the items, and how it scores them."
         ranks, source_scores = {}, {}
         there, rows = items >= 0, np.arange(len(users))[:, None]
         table = np.zeros((len(users), self.interactions.n_items), np.int32)  # one for all sources: what is written is wiped again
@@ -225,7 +245,8 @@ class Hybrid(Recommender):
             table[row, proposed[row, place]] = place + 1
             ranks[name] = np.where(there, table[rows, items], 0)
             table[row, proposed[row, place]] = 0
-            source_scores[name] = np.where(ranks[name] > 0, np.take_along_axis(values, np.maximum(ranks[name] - 1, 0), axis=1), np.nan)
+            score = values[rows, items]
+            source_scores[name] = np.where(there & np.isfinite(score), score, np.float32(np.nan))
         return Pool(users, situation, items, scores, ranks, source_scores)
 
     def origin(
@@ -240,7 +261,7 @@ class Hybrid(Recommender):
         said = self._ask(users, max(items.shape[1], self.pool_size), moments)
         return self._with_origin(users, self.situation(users, moments), items, np.full(items.shape, np.nan, np.float32), said)
 
-    def top_k(self, users, k, as_of=None, batch_size=1_024):
+    def top_k(self, users, k, as_of=None, batch_size=128):
         pool = self.pool(users, as_of, k, batch_size)
         return pool.items, pool.scores
 

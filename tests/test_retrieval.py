@@ -107,11 +107,12 @@ def test_votes_by_hand(hybrid):
 
 def test_scores_of_sources_travel_with_the_candidates(hybrid):
     pool = hybrid.pool(np.arange(30))
-    items, scores = hybrid.sources["als"].top_k(np.arange(30), 15)
-    for user, place in np.argwhere(pool.ranks["als"] > 0):
-        rank = pool.ranks["als"][user, place]
-        assert items[user, rank - 1] == pool.items[user, place] and scores[user, rank - 1] == pool.source_scores["als"][user, place]
-    assert (np.isnan(pool.source_scores["als"]) == (pool.ranks["als"] == 0)).all()
+    for name, source in hybrid.sources.items():
+        scores = source.unseen_scores(np.arange(30), np.full(30, hybrid.interactions.as_of))
+        mine = np.where(pool.items >= 0, scores[np.arange(30)[:, None], pool.items], -np.inf)
+        assert np.allclose(np.nan_to_num(pool.source_scores[name], nan=-np.inf), mine)
+        assert np.isfinite(pool.source_scores[name][pool.ranks[name] > 0]).all(), "who proposed an item has a score for it"
+    assert (np.isfinite(pool.source_scores["als"]) & (pool.ranks["als"] == 0)).any(), "scores are known beyond a source's own list"
 
 
 def test_a_newcomer_gets_what_needs_no_history(hybrid):
