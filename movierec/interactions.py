@@ -88,7 +88,7 @@ class Interactions:
 
     def events_of(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]: # row in `users`, position of the event
         "The events of a batch of users, user by user, in the order of time."
-        starts, lengths = self.indptr[users], np.diff(self.indptr)[users]
+        starts, lengths = self.indptr[users], self.user_counts[users]
         rows = np.repeat(np.arange(len(users)), lengths)
         within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         return rows, np.repeat(starts, lengths) + within
@@ -112,6 +112,11 @@ class Interactions:
     def item_counts(self) -> np.ndarray: # int64, n_items
         "Events per item: 0 means that nobody had met the item before `as_of`."
         return np.bincount(self.item_idx, minlength=self.n_items)
+
+    @cached_property
+    def unmet(self) -> np.ndarray: # int64, ascending: item_idx
+        "Items without an event."
+        return np.flatnonzero(self.item_counts == 0)
 
     @cached_property
     def user_counts(self) -> np.ndarray: # int64, n_users
