@@ -194,10 +194,10 @@ class Hybrid(Recommender):
 
         return Pool.concatenate(in_threads(part, range(0, max(len(users), 1), batch_size)))
 
-    def _ask(self, users: np.ndarray, depth: int, as_of: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        "Lists of every source that votes, and its scores of all items."
-        scores = {name: self.sources[name].unseen_scores(users, as_of) for name in self.voters}
-        return {name: (top_k(scores[name], depth)[0], scores[name]) for name in scores}
+    def _ask(self, users: np.ndarray, depth: int, as_of: np.ndarray) -> dict[str, tuple[np.ndarray, Callable]]:
+        "Lists of every source that votes, and a way to ask for its scores of other items."
+        said = {name: self.sources[name].ask(users, depth, as_of) for name in self.voters}
+        return {name: (proposed, score_of) for name, (proposed, _, score_of) in said.items()}
 
     def _pool(self, users: np.ndarray, as_of: np.ndarray, size: int) -> Pool:
         situation, said = self.situation(users, as_of), self._ask(users, max(size, self.depth), as_of)
@@ -213,11 +213,11 @@ class Hybrid(Recommender):
         if sure is None:
             votes[votes == 0] = -np.inf
             items, scores = top_k(votes, size)
-        else:  # membership first, then the order of the votes
-            items, _ = top_k(np.where(sure, votes + 1e6, np.where(votes == 0, -np.inf, votes)).astype(np.float32), size)
+        else:  # membership of the pool first, then the order of the votes
+            items, _ = top_k(np.where(sure, votes + 1e6, np.where(votes == 0, -np.inf, votes)).astype(np.float32), max(size, self.pool_size))
             scores = np.where(items >= 0, votes[np.arange(len(users))[:, None], items], -np.inf)
             order = np.lexsort((items, -scores), axis=-1)
-            items, scores = np.take_along_axis(items, order, axis=1), np.take_along_axis(scores, order, axis=1)
+            items, scores = np.take_along_axis(items, order, axis=1)[:, :size], np.take_along_axis(scores, order, axis=1)[:, :size]
         return self._with_origin(users, situation, items, scores, said)
 
     def _with_origin(self, users: np.ndarray, situation: np.ndarray, items: np.ndarray, scores: np.ndarray, said: dict) -> Pool:
@@ -225,12 +225,12 @@ class Hybrid(Recommender):
         ranks, source_scores = {}, {}
         there, rows = items >= 0, np.arange(len(users))[:, None]
         table = np.zeros((len(users), self.interactions.n_items), np.int32)  # one for all sources: what is written is wiped again
-        for name, (proposed, values) in said.items():
+        for name, (proposed, score_of) in said.items():
             row, place = np.nonzero(proposed >= 0)
             table[row, proposed[row, place]] = place + 1
             ranks[name] = np.where(there, table[rows, items], 0)
             table[row, proposed[row, place]] = 0
-            score = values[rows, items]
+            score = score_of(items)
             source_scores[name] = np.where(there & np.isfinite(score), score, np.float32(np.nan))
         return Pool(users, situation, items, scores, ranks, source_scores)
 
