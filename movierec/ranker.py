@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RANKERS', 'RANKER_FEATURES', 'TrainingSet', 'validation_users', 'training_set', 'Ranker', 'Pointwise', 'Listwise',
-           'train', 'reorder', 'ranked_lists', 'Ranked', 'together', 'load_phase', 'build_rankers']
+           'train', 'reorder', 'judged', 'mean_metrics', 'feature_ablation', 'learning_curve', 'ranked_lists', 'Ranked',
+           'together', 'load_phase', 'build_rankers']
 
 # %% ../nbs/07_ranker.ipynb #3b951248
 import hashlib
@@ -22,7 +23,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from .baselines import Recommender, fitted_on, read_model
-from .config import Artifact, ArtifactError, DataError, Settings, build, paths, write_json
+from .config import SCORED, Artifact, ArtifactError, DataError, Settings, build, paths, write_json
 from .features import FEATURE_GROUPS, V1_FEATURES, V2_FEATURES, V3_FEATURES, FeatureStore
 from .interactions import Holdout, Interactions, load_holdout
 from .metrics import hits, user_metrics
@@ -75,14 +76,13 @@ def training_set(
 class Ranker(ABC):
     "Scores rows of a fixed list of features; higher is better."
     version: str # one of `RANKERS`
+    features: tuple[str, ...] = () # its columns, in order; default: those of the version
     dataset: str = "" # that it was trained on
     model: object = None # the fitted model
     suffix: ClassVar[str] # of the model's file
 
-    @property
-    def features(self) -> tuple[str, ...]:
-        "Its columns, in order."
-        return RANKER_FEATURES[self.version]
+    def __post_init__(self):
+        self.features = self.features or RANKER_FEATURES[self.version]
 
     @abstractmethod
     def fit(self, pairs: TrainingSet, settings: Settings) -> Self:
@@ -125,7 +125,7 @@ class Ranker(ABC):
         "Read a ranker back; raises `ArtifactError` if its features aren't, in name and order, those of this code, or if it is another version's or data set's."
         try:
             saved = json.loads((directory / "ranker.json").read_text(encoding="utf-8"))
-            ranker, stored = RANKERS[saved["version"]](saved["version"], saved["dataset"]), tuple(saved["features"])
+            ranker, stored = RANKERS[saved["version"]](saved["version"], dataset=saved["dataset"]), tuple(saved["features"])
             if stored != ranker.features:
                 raise ArtifactError(f"the ranker in {directory} was trained on the features {', '.join(stored)}; {ranker.version} is now {', '.join(ranker.features)}: run `movierec run` again")
             if dataset is not None and dataset != ranker.dataset:
@@ -220,15 +220,69 @@ RANKERS = {"ranked_v1": Pointwise, "ranked_v2": Pointwise, "ranked_v3": Listwise
 RANKER_FEATURES = {"ranked_v1": V1_FEATURES, "ranked_v2": V2_FEATURES, "ranked_v3": V3_FEATURES}
 
 
-def train(version: str, pairs: TrainingSet, settings: Settings) -> Ranker:
+def train(
+    version: str, # one of `RANKERS`
+    pairs: TrainingSet,
+    settings: Settings,
+    features: tuple[str, ...] = (), # default: those of the version
+) -> Ranker:
     "A ranker trained on all labelled candidates."
-    return RANKERS[version](version).fit(pairs, settings)
+    return RANKERS[version](version, features).fit(pairs, settings)
 
 # %% ../nbs/07_ranker.ipynb #f385c6db
 def reorder(items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]: # n × k each
     "The best k of each user's candidates by new scores, then item_idx."
     order = np.lexsort((items, -scores), axis=-1)[:, :k]
     return np.take_along_axis(items, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+# %% ../nbs/07_ranker.ipynb #df484908
+def judged(ranker: Ranker, pairs: TrainingSet, holdout: Holdout, cutoffs: tuple[int, ...]) -> dict[str, float]:
+    "Mean metrics of a ranker on labelled pools."
+    return mean_metrics(reorder(pairs.items, ranker.score(pairs.features, pairs.items), max(cutoffs))[0], pairs.users, holdout, cutoffs)
+
+
+def mean_metrics(ranked: np.ndarray, users: np.ndarray, holdout: Holdout, cutoffs: tuple[int, ...]) -> dict[str, float]:
+    "Mean Recall and NDCG of some users' lists."
+    values = user_metrics(ranked, holdout.relevant[users], cutoffs)
+    return {f"{metric}@{k}": float(values[f"{metric}@{k}"].mean()) for k in cutoffs for metric in ("recall", "ndcg")}
+
+
+def feature_ablation(
+    tuning: TrainingSet, # to train on
+    pairs: TrainingSet, # to be judged on: a later phase
+    holdout: Holdout, # of `pairs`
+    settings: Settings,
+    step: Callable[[str], None] = lambda text: None, # told what is trained
+) -> pd.DataFrame: # a row per ranker
+    "What V3 loses without a group of features and keeps with only one, and the steps that lead to it."
+    names = {group: {feature.name for feature in features} for group, features in FEATURE_GROUPS.items()}
+    scores = tuple(name for name in (f"{source}_score" for source in SCORED) if np.isfinite(tuning.features[..., V3_FEATURES.index(name)]).any())
+    variants = {"ranked_v2": ("ranked_v2", V2_FEATURES), "ranked_v2 and the sources' scores": ("ranked_v2", V2_FEATURES + scores), "ranked_v3": ("ranked_v3", V3_FEATURES)}
+    variants |= {f"without {group}": ("ranked_v3", tuple(name for name in V3_FEATURES if name not in members)) for group, members in names.items()}
+    variants |= {f"only {group}": ("ranked_v3", tuple(name for name in V3_FEATURES if name in members)) for group, members in names.items()}
+    rows = {"the pool's order": mean_metrics(pairs.items[:, : max(settings.cutoffs)], pairs.users, holdout, settings.cutoffs)}
+    for label, (version, features) in variants.items():
+        step(f"training {label}")
+        rows[label] = judged(train(version, tuning, settings, features), pairs, holdout, settings.cutoffs)
+    return pd.DataFrame(rows).T.rename_axis(f"validation, n = {len(pairs.users)}")
+
+
+def learning_curve(
+    tuning: TrainingSet, # to train on
+    pairs: TrainingSet, # to be judged on: a later phase
+    holdout: Holdout, # of `pairs`
+    settings: Settings,
+    steps: int = 5, # each with half the users of the next
+    step: Callable[[str], None] = lambda text: None, # told what is trained
+) -> pd.DataFrame: # a row per number of users
+    "V3 by the number of users it was trained on."
+    order, rows = np.random.default_rng(settings.seed).permutation(len(tuning.users)), {}
+    for n in sorted({max(len(order) >> halvings, 1) for halvings in range(steps)}):
+        some = tuning.of(np.sort(order[:n]))
+        if some.labels.any():
+            step(f"training on {n:,} users")
+            rows[n] = judged(train("ranked_v3", some, settings), pairs, holdout, settings.cutoffs)
+    return pd.DataFrame(rows).T.rename_axis("training users")
 
 # %% ../nbs/07_ranker.ipynb #55399520
 def ranked_lists(

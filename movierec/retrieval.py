@@ -301,9 +301,10 @@ def ablation(
     holdout: Holdout,
     sizes: tuple[int, ...] = (10, 50, 200), # pool sizes
     metrics: tuple[str, ...] = ("recall", "ndcg"),
+    users: np.ndarray | None = None, # int: user_idx of some of the users judged; default: all
 ) -> pd.DataFrame: # a row for the hybrid, and one without each source
     "What the pool holds without each source."
-    users = holdout.judged
+    users = holdout.judged if users is None else users
     rows = {}
     for name in (None, *hybrid.voters):
         weights = {situation: {source: weight for source, weight in row.items() if source != name} for situation, row in hybrid.weights.items()}

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import skops.io
 from conftest import tiny_settings, write_archive
 from sklearn.linear_model import LogisticRegression
 
@@ -14,7 +13,17 @@ from movierec.config import ArtifactError, load_settings, write_json
 from movierec.features import V2_FEATURES, V3_FEATURES, FeatureStore
 from movierec.ingest import ingest
 from movierec.interactions import build_interactions, build_split, load_holdout, load_items
-from movierec.ranker import RANKERS, Ranked, Ranker, ranked_lists, reorder, together, train, training_set, validation_users
+from movierec.ranker import (
+    RANKERS,
+    Ranked,
+    Ranker,
+    ranked_lists,
+    reorder,
+    together,
+    train,
+    training_set,
+    validation_users,
+)
 from movierec.retrieval import make_hybrid
 
 
@@ -40,7 +49,7 @@ def test_labels_are_what_happened_next(stage):
 
 def test_the_label_event_is_in_nothing_the_ranker_sees(stage):
     """Take the validation events away altogether: pools and features stay what they were."""
-    settings, holdout, hybrid, store, pairs = stage
+    settings, holdout, hybrid, _, pairs = stage
     rows, places = np.nonzero(pairs.labels)
     history = set(zip(holdout.history.user_idx.tolist(), holdout.history.item_idx.tolist(), strict=True))
     assert not any((int(pairs.users[r]), int(pairs.items[r, p])) in history for r, p in zip(rows, places, strict=True))
