@@ -52,10 +52,11 @@ def describe(interactions: Interactions) -> dict[str, np.ndarray]: # arrays of o
     time, starts = interactions.timestamp, interactions.indptr[:-1][interactions.user_counts > 0]
     gap = np.diff(time, prepend=time[:1])
     gap[starts] = np.iinfo(np.int64).max  # nothing came before
+    stars = np.clip(np.round(2 * interactions.rating), 0, 10)
     liked = np.ones(len(interactions), np.uint8)
     liked[:-1] = interactions.confidence[1:] > 0
-    return {"item": interactions.item_idx, "rating": np.where(np.isnan(interactions.rating), 11, np.round(2 * interactions.rating)).astype(np.uint8),
-            "before": level(gap), "ahead": np.append(level(gap[1:]), np.zeros(min(len(gap), 1), np.uint8)), "liked": liked}
+    return {"item": interactions.item_idx, "rating": np.nan_to_num(stars, nan=11).astype(np.uint8), "before": level(gap),
+            "ahead": np.append(level(gap[1:]), np.zeros(min(len(gap), 1), np.uint8)), "liked": liked}
 
 # %% ../nbs/04c_neural.ipynb #f5456d4c
 def tensors(events: dict[str, np.ndarray], rows: np.ndarray) -> dict: # int64 tensors, like `rows`
@@ -294,6 +295,12 @@ class _Trained(ScoringRecommender):
     def parameters(self) -> dict:
         return {column.name: getattr(self, column.name) for column in fields(self) if column.name not in ("start_from", "checkpoint", "step")}
 
+    def _events(self) -> dict[str, np.ndarray]:
+        "What is read of the history; made once."
+        if getattr(self, "_described", (None,))[0] is not self.interactions:
+            self._described = (self.interactions, describe(self.interactions))
+        return self._described[1]
+
     def _fit(self, interactions: Interactions) -> None:
         torch, start = load_torch(), self.start_from
         if start is None:
@@ -332,7 +339,7 @@ class _Trained(ScoringRecommender):
         "Each epoch has random numbers of its own, so one that starts from a checkpoint is the same as any other."
         torch = load_torch()
         rng = np.random.default_rng([self.seed, epoch])
-        drop, events = dropout(self.dropout, rng), describe(interactions)
+        drop, events = dropout(self.dropout, rng), self._events()
         batches = windows(interactions, self.length, self.batch_events, self.max_sequences, rng)
         started, sequences, loss = perf_counter(), 0, 0.0
         for number, (begin, size) in enumerate(batches):
@@ -379,11 +386,6 @@ class _Scoring(_Trained):
                 read["liked"][place] = 1
                 result[part, :-1] = encode(weights, read, self.heads)[place].numpy()
         return result, size > 0
-
-    def _events(self) -> dict[str, np.ndarray]:
-        if getattr(self, "_described", (None,))[0] is not self.interactions:
-            self._described = (self.interactions, describe(self.interactions))
-        return self._described[1]
 
     @property
     def item_vectors(self) -> np.ndarray: # float32, n_items × (factors + 1)

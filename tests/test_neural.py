@@ -1,8 +1,10 @@
 """The neural source: what it may see, that training can be killed, continued and repeated, and that approximate search agrees with exact."""
 
 import builtins
+import importlib.util
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +15,7 @@ from movierec.config import ArtifactError, ConfigError, SasrecSettings
 from movierec.interactions import Interactions
 from movierec.neural import SASRec, describe, level, padded, windows
 
-needs_torch = pytest.mark.skipif(not __import__("importlib.util").util.find_spec("torch"), reason="the extra neural (PyTorch) isn't installed: make neural")
+needs_torch = pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="the extra neural (PyTorch) isn't installed: make neural")
 needs_faiss = pytest.mark.skipif(not neural.has_faiss(), reason="the extra neural (FAISS) isn't installed: make neural")
 SMALL = {"factors": 8, "length": 6, "epochs": 3, "continue_epochs": 2, "batch_events": 60, "negatives": 10}
 
@@ -66,7 +68,9 @@ def test_what_is_read(interactions):
     nothing = interactions.select(np.zeros(len(interactions), bool))
     assert all(len(values) == 0 for values in describe(nothing).values())
     unrated = replace(interactions, rating=np.full(len(interactions), np.nan, np.float32))
-    assert set(describe(unrated)["rating"].tolist()) == {11}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert set(describe(unrated)["rating"].tolist()) == {11}
 
 
 @pytest.mark.parametrize("length", [1, 4, 100])
