@@ -6,10 +6,10 @@
 __all__ = ['RATING_COLUMNS', 'LIST_COLUMNS', 'EVENT_COLUMNS', 'CANDIDATE_COLUMNS', 'PROTOCOLS', 'SOURCES', 'SCORED', 'SYSTEMS',
            'DAY', 'CHAPTERS', 'MovierecError', 'ConfigError', 'DataError', 'NotFoundError', 'ArtifactError',
            'did_you_mean', 'PopularityRecentSettings', 'ItemItemSettings', 'AlsSettings', 'AlsRecentSettings',
-           'EaseSettings', 'SequentialSettings', 'LinearArSettings', 'GenreSettings', 'SourceWeights', 'WeightSettings',
-           'HybridSettings', 'RankerSettings', 'RankerV3Settings', 'DownloadSettings', 'project_root', 'Settings',
-           'load_settings', 'Paths', 'paths', 'digest', 'code_version', 'write_json', 'read_manifest', 'peak_memory_mb',
-           'replacing', 'Artifact', 'locked', 'open_artifact', 'build']
+           'EaseSettings', 'SequentialSettings', 'LinearArSettings', 'SasrecSettings', 'GenreSettings', 'SourceWeights',
+           'WeightSettings', 'HybridSettings', 'RankerSettings', 'RankerV3Settings', 'DownloadSettings', 'project_root',
+           'Settings', 'load_settings', 'Paths', 'paths', 'digest', 'code_version', 'write_json', 'read_manifest',
+           'peak_memory_mb', 'replacing', 'Artifact', 'locked', 'open_artifact', 'build']
 
 # %% ../nbs/00_config.ipynb #2ab66575
 import hashlib
@@ -140,6 +140,31 @@ class LinearArSettings(_Section):
     least: float = Field(0.01, gt=0, lt=1, description="memories end where they weigh less")
 
 
+class SasrecSettings(_Section):
+    "The neural sequence model of the extra `neural`; the defaults are the best of a few short trainings on ml-1m's leave-last-out validation."
+    enabled: bool = Field(False, description="whether it is a source; needs PyTorch and minutes")
+    factors: int = Field(64, ge=2, le=1024, description="length of the vectors; a multiple of heads")
+    layers: int = Field(2, ge=1, le=16)
+    heads: int = Field(2, ge=1, le=16)
+    length: int = Field(200, ge=2, le=2_000, description="events that are read")
+    dropout: float = Field(0.2, ge=0, lt=1)
+    negatives: int = Field(512, ge=1, description="items that the next one has to beat, drawn anew for each batch")
+    learning_rate: float = Field(4e-3, gt=0, description="at its peak")
+    weight_decay: float = Field(0.01, ge=0, description="of the matrices")
+    epochs: int = Field(12, ge=1, le=1_000)
+    continue_epochs: int = Field(3, ge=1, le=1_000, description="when it goes on from a model of the phase before")
+    batch_events: int = Field(1_250, ge=1, description="about so many events in a batch")
+    max_sequences: int = Field(50_000, ge=1, description="windows per epoch: bounds the time on large data")
+    threads: int = Field(1, ge=1, description="of PyTorch: batches are small, more gain little and lose much where other programs compete")
+    index_from: int = Field(100_000, ge=1, description="items from which on lists come from an approximate index, if FAISS is installed")
+
+    @model_validator(mode="after")
+    def _divisible(self):
+        if self.factors % self.heads:
+            raise ValueError("factors must be a multiple of heads")
+        return self
+
+
 class GenreSettings(_Section):
     "Genre neighbours."
     half_life_days: float = Field(30.0, gt=0, description="of a user's taste")
@@ -247,6 +272,7 @@ class Settings(BaseSettings):
     ease: EaseSettings = EaseSettings()
     sequential: SequentialSettings = SequentialSettings()
     linear_ar: LinearArSettings = LinearArSettings()
+    sasrec: SasrecSettings = SasrecSettings()
     genre: GenreSettings = GenreSettings()
     hybrid: HybridSettings = HybridSettings()
     ranker: RankerSettings = RankerSettings()
@@ -372,7 +398,7 @@ def paths(settings: Settings) -> Paths:
     return Paths(Path(settings.data_dir), Path(settings.reports_dir), settings.dataset)
 
 # %% ../nbs/00_config.ipynb #faf1587b
-CHAPTERS = ("config", "ingest", "interactions", "metrics", "baselines", "sequential", "retrieval", "features", "ranker", "evaluation", "pipeline")
+CHAPTERS = ("config", "ingest", "interactions", "metrics", "baselines", "sequential", "neural", "retrieval", "features", "ranker", "evaluation", "pipeline")
 _LIBRARIES = ("numpy", "scipy", "pandas", "duckdb", "implicit", "scikit-learn", "lightgbm")
 
 
