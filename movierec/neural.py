@@ -284,7 +284,7 @@ class _Trained(ScoringRecommender):
     epochs: int = 12
     continue_epochs: int = 3 # with `start_from`
     batch_events: int = 1_250
-    max_sequences: int = 50_000 # windows per epoch: bounds the time on large data
+    max_sequences: int = 20_000 # windows per epoch: bounds the time on large data; twice those of ml-1m
     index_from: int = 100_000 # items from which on lists come from an approximate index
     threads: int = 1 # of PyTorch: batches are small, more gain little and lose much where other programs compete
     seed: int = 42
