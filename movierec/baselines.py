@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['top_k', 'Recommender', 'candidates', 'ScoringRecommender', 'fitted_on', 'read_model', 'Popularity',
-           'PopularityRecent', 'ItemItem', 'strongest', 'ALS', 'ALSRecent']
+           'PopularityRecent', 'dense_product', 'ItemItem', 'strongest', 'whole_numbers', 'ALS', 'ALSRecent']
 
 # %% ../nbs/04_baselines.ipynb #fa619083
 import json
 import warnings
 import zipfile
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar, Self
@@ -27,25 +28,54 @@ from .interactions import Interactions, decay
 def top_k(
     scores: np.ndarray, # float32, n × n_items; −inf = never
     k: int,
+    above: float = -np.inf, # only higher scores count
 ) -> tuple[np.ndarray, np.ndarray]: # item_idx int32 and scores float32, both n × k; −1 and −inf where there is nothing more
     "The k best items of each row, ordered by score, then item_idx."
     n, n_items = scores.shape
     items, best = np.full((n, k), -1, np.int32), np.full((n, k), -np.inf, np.float32)
-    kept = min(k, n_items)
-    step = max(1, 500_000 // n_items)
-    for start in range(0, n, step):
-        block = scores[start : start + step]
-        block = np.where(np.isnan(block), -np.inf, block)  # what isn't a number is no recommendation
-        threshold = np.partition(block, n_items - kept, axis=1)[:, n_items - kept]
-        row, item = np.nonzero(block >= np.maximum(threshold, np.finfo(np.float32).min)[:, None])  # k or, with ties, more; ascending item_idx
+    kept, least = min(k, n_items), np.nextafter(np.float32(above), np.float32(np.inf))
+    depth = max(1, n_items // (8 * max(kept, 1)))
+    step = max(1, 500_000 // max(n_items, 1)) if kept else max(n, 1)
+    for start in range(0, n if kept else 0, step):
+        block = np.ascontiguousarray(scores[start : start + step], np.float32)
+        heads = _heads(block, depth)
+        if np.isnan(heads).any():  # what isn't a number is no recommendation
+            block = np.where(np.isnan(block), -np.inf, block)
+            heads = _heads(block, depth)
+        bound = np.partition(heads, heads.shape[1] - kept, axis=1)[:, heads.shape[1] - kept]
+        row, item = np.divmod(np.flatnonzero(block >= np.maximum(bound, least)[:, None]), n_items)  # k or some more
+        key = _keys(block[row, item], item)
         count = np.bincount(row, minlength=len(block))
-        place = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-        index, value = np.full((len(block), count.max()), -1, np.int32), np.full((len(block), count.max()), -np.inf, np.float32)
-        index[row, place], value[row, place] = item, block[row, item]
-        order = np.argsort(-value, axis=1, kind="stable")[:, :kept]
-        items[start : start + step, : order.shape[1]] = np.take_along_axis(index, order, axis=1)
-        best[start : start + step, : order.shape[1]] = np.take_along_axis(value, order, axis=1)
+        table = np.full((len(block), count.max()), _NOTHING)
+        table[row, np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)] = key
+        table.sort(axis=1)
+        table = table[:, :kept]
+        there = table != _NOTHING
+        items[start : start + step, : table.shape[1]] = np.where(there, table & 0xFFFFFFFF, -1)
+        best[start : start + step, : table.shape[1]] = np.where(there, _values(table), -np.inf)
     return items, best
+
+
+_NOTHING = np.iinfo(np.int64).max
+
+
+def _heads(block: np.ndarray, depth: int) -> np.ndarray: # n × (about n_items / depth)
+    "The best of each group of `depth` columns: the k-th best of these is no better than the k-th best of all."
+    width = block.shape[1] // depth
+    grouped, rest = block[:, : depth * width], block[:, depth * width :]
+    return np.concatenate([grouped.reshape(len(block), depth, width).max(axis=1), rest], axis=1)
+
+
+def _keys(scores: np.ndarray, items: np.ndarray) -> np.ndarray: # int64
+    "Whole numbers that sort as the score falls, then as the item rises."
+    bits = (scores + np.float32(0)).view(np.int32)  # −0 becomes 0; the bits of positive floats sort as the floats do, those of negative ones the other way
+    return ~np.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(np.int64) << 32 | items
+
+
+def _values(keys: np.ndarray) -> np.ndarray: # float32
+    "The scores in `_keys`."
+    bits = (~(keys >> 32)).astype(np.int32)
+    return np.where(bits < 0, bits ^ 0x7FFFFFFF, bits).view(np.float32)
 
 # %% ../nbs/04_baselines.ipynb #396205da
 class Recommender(ABC):
@@ -106,23 +136,79 @@ def candidates(users: np.ndarray, items: np.ndarray, scores: np.ndarray, source)
 class ScoringRecommender(Recommender):
     "A recommender that scores every item; `state` names the arrays and CSR matrices that `_fit` sets."
     state: ClassVar[tuple[str, ...]] = ()
+    above: ClassVar[float] = -np.inf # a score that isn't higher says nothing
 
     @abstractmethod
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray: # float32, len(users) × n_items
-        "A score for every item; −inf where the method has nothing to say."
+        "A score for every item; −inf, or no more than `above`, where the method has nothing to say. What a user gets doesn't depend on who else is in the batch."
+
+    def _modelled(self) -> tuple[np.ndarray | None, Interactions]: # ascending item_idx, or None for all; the history on these items, numbered anew
+        "What the columns of `_block` are: methods that model a part of the catalogue score no more than that."
+        return None, self.interactions
+
+    def _block(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray: # float32, len(users) × modelled items; may be written to
+        "Scores of the modelled items."
+        return self._scores(users, as_of)
+
+    def _unseen(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray: # float32, len(users) × modelled items
+        "Scores of the modelled items; −inf for what a user has seen and for what nobody had met before the cut."
+        _, known = self._modelled()
+        scores = self._block(users, as_of)
+        scores[:, known.unmet] = -np.inf
+        rows, events = known.events_of(users)
+        scores[rows, known.item_idx[events]] = -np.inf
+        return scores
+
+    def unseen_scores(
+        self,
+        users: np.ndarray, # int: user_idx
+        as_of: np.ndarray, # int64, one moment for each
+    ) -> np.ndarray: # float32, len(users) × n_items
+        "A score for every item; −inf for what a user has seen, for what nobody had met before the cut, and where the method has nothing to say."
+        modelled, _ = self._modelled()
+        scores = self._unseen(users, as_of)
+        scores[scores <= self.above] = -np.inf
+        if modelled is None:
+            return scores
+        everywhere = np.full((len(users), self.interactions.n_items), -np.inf, np.float32)
+        everywhere[:, modelled] = scores
+        return everywhere
+
+    def ask(
+        self,
+        users: np.ndarray, # int: user_idx; a batch that is handled at once
+        k: int,
+        as_of: np.ndarray, # int64, one moment for each
+    ) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]: # item_idx and scores, n × k; a function from items the users haven't seen, n × m, to scores
+        "The lists of `top_k`, and a way to ask what the same scores are for other items: −inf where the method has nothing to say (also for item −1)."
+        modelled, _ = self._modelled()
+        scores = self._unseen(users, as_of)
+        found, best = top_k(scores, k, self.above)
+        place = np.arange(self.interactions.n_items + 1)  # one more: item −1
+        place[-1] = -1
+        if modelled is not None:
+            place = np.full_like(place, -1)
+            place[modelled] = np.arange(len(modelled))
+            found = np.where(found >= 0, np.append(modelled, -1)[found], -1)
+
+        def score_of(items: np.ndarray) -> np.ndarray:
+            at = place[items]
+            if not scores.shape[1]:
+                return np.full(items.shape, -np.inf, np.float32)
+            values = np.take_along_axis(scores, np.maximum(at, 0), axis=1)
+            return np.where((at >= 0) & (values > self.above), values, np.float32(-np.inf))
+
+        return found.astype(np.int32), best, score_of
 
     def top_k(self, users, k, as_of=None, batch_size=1_024):
         "The best unseen items of each user, by score, then item_idx; see `Recommender.top_k`."
         users = np.asarray(users)
         moments = np.full(len(users), self.interactions.as_of) if as_of is None else np.asarray(as_of)
         items, best = np.empty((len(users), k), np.int32), np.empty((len(users), k), np.float32)
-        for start in range(0, len(users), batch_size):
-            batch = slice(start, start + batch_size)
-            scores = self._scores(users[batch], moments[batch])
-            scores[:, self.interactions.item_counts == 0] = -np.inf  # nobody had met them before the cut
-            rows, events = self.interactions.events_of(users[batch])
-            scores[rows, self.interactions.item_idx[events]] = -np.inf
-            items[batch], best[batch] = top_k(scores, k)
+        size = max(1, min(batch_size, 2_000_000 // max(self._modelled()[1].n_items, 1)))  # what is written is read again while it is in the processor's cache
+        for start in range(0, len(users), size):
+            batch = slice(start, start + size)
+            items[batch], best[batch], _ = self.ask(users[batch], k, moments[batch])
         return items, best
 
     def because(
@@ -181,8 +267,58 @@ def read_model(directory: Path, class_name: str, interactions: Interactions) -> 
     return saved
 
 # %% ../nbs/04_baselines.ipynb #91593fe9
+class _SharedOrder(ScoringRecommender):
+    "A recommender that shows everybody the same at a moment, less what they have seen."
+
+    @abstractmethod
+    def _when(self, as_of: np.ndarray) -> np.ndarray: # int64, n
+        "Requests with the same number get the same."
+
+    @abstractmethod
+    def _shared(self, when: np.ndarray) -> np.ndarray: # float32, len(when) × n_items
+        "Scores for these numbers, which differ."
+
+    def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
+        when, place = np.unique(self._when(as_of), return_inverse=True)
+        return self._shared(when)[place]
+
+    def _order(self, when: int, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # the `depth` best item_idx; their scores; all scores
+        "The order of a moment, kept for the next request."
+        asked = (self.interactions, when, depth)
+        last = getattr(self, "_last", (None, None))
+        if last[0] != asked:
+            scores = self._shared(np.array([when]))
+            scores[:, self.interactions.unmet] = -np.inf
+            items, best = top_k(scores, depth)
+            self._last = last = (asked, (items[0], best[0], scores[0]))
+        return last[1]
+
+    def ask(self, users, k, as_of):
+        "What `ScoringRecommender.ask` says, faster where all users ask at one moment."
+        when = np.unique(self._when(as_of))
+        if len(when) != 1:
+            return super().ask(users, k, as_of)
+        known = self.interactions
+        order, value, scores = self._order(int(when[0]), min(4 * k, known.n_items))
+        there = order >= 0
+        place = np.full(known.n_items, -1)
+        place[order[there]] = np.flatnonzero(there)
+        row, events = known.events_of(users)
+        at = place[known.item_idx[events]]
+        unseen = np.tile(there, (len(users), 1))
+        unseen[row[at >= 0], at[at >= 0]] = False
+        rank = np.cumsum(unseen, axis=1, dtype=np.int32)
+        row, column = np.nonzero(unseen & (rank <= k))
+        items, best = np.full((len(users), k), -1, np.int32), np.full((len(users), k), -np.inf, np.float32)
+        items[row, rank[row, column] - 1], best[row, rank[row, column] - 1] = order[column], value[column]
+        short = (rank[:, -1:] < k).any(axis=1) & there[-1:].all()  # who has seen most of what is popular needs a longer list
+        if short.any():
+            items[short], best[short], _ = super().ask(users[short], k, as_of[short])
+        return items, best, lambda others: np.append(scores, np.float32(-np.inf))[others]
+
+
 @dataclass
-class Popularity(ScoringRecommender):
+class Popularity(_SharedOrder):
     "Items by the confidence all users together have given them."
     name: ClassVar[str] = "popularity"
     state: ClassVar[tuple[str, ...]] = ("item_score",)
@@ -190,15 +326,18 @@ class Popularity(ScoringRecommender):
     def _fit(self, interactions: Interactions) -> None:
         self.item_score = np.bincount(interactions.item_idx, interactions.confidence, interactions.n_items).astype(np.float32)
 
-    def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
-        return np.tile(self.item_score, (len(users), 1))
+    def _when(self, as_of: np.ndarray) -> np.ndarray:
+        return np.zeros(len(as_of), np.int64)
+
+    def _shared(self, when: np.ndarray) -> np.ndarray:
+        return np.tile(self.item_score, (len(when), 1))
 
 # %% ../nbs/04_baselines.ipynb #3e1ce87d
 @dataclass
-class PopularityRecent(ScoringRecommender):
+class PopularityRecent(_SharedOrder):
     "Items by their events in the last days before the user's moment, or by all earlier events, each halved every half-life."
     name: ClassVar[str] = "popularity_recent"
-    state: ClassVar[tuple[str, ...]] = ("by_day",)
+    state: ClassVar[tuple[str, ...]] = ("by_day", "events_before")
     days: int = 7
     half_life_days: float | None = None # if given: decay in place of the window
     least_events: int = 1_000 # the window grows by whole days until it holds so many
@@ -207,28 +346,41 @@ class PopularityRecent(ScoringRecommender):
         ago = (interactions.as_of - 1 - interactions.timestamp) // DAY  # 0: the last full day of the history
         self.by_day = sparse.csr_matrix((np.ones(len(ago), np.float32), (ago, interactions.item_idx)),
                                         shape=(int(ago.max(initial=0)) + 1, interactions.n_items))
+        self.events_before = np.concatenate([[0], np.cumsum(np.bincount(ago, minlength=self.by_day.shape[0]))])  # of the days that are less than so long ago
 
-    def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
-        n_days = self.by_day.shape[0]
-        skipped, place = np.unique(np.clip(-((as_of - self.interactions.as_of) // DAY), 0, n_days), return_inverse=True)  # days not yet over at the moment
-        day = np.arange(n_days)[None, :]
-        age = day - skipped[:, None]
+    def _when(self, as_of: np.ndarray) -> np.ndarray: # days not yet over at the moment
+        return np.clip(-((as_of - self.interactions.as_of) // DAY), 0, self.by_day.shape[0]).astype(np.int64)
+
+    def _shared(self, when: np.ndarray) -> np.ndarray:
+        day = np.arange(self.by_day.shape[0])[None, :]
+        age = day - when[:, None]
         if self.half_life_days is None:
-            before = np.concatenate([[0], np.cumsum(np.asarray(self.by_day.sum(axis=1)).ravel())])  # events of the days that are less than so long ago
-            enough = np.searchsorted(before, before[skipped] + self.least_events)
-            weight = day < np.maximum(skipped + self.days, enough)[:, None]
+            enough = np.searchsorted(self.events_before, self.events_before[when] + self.least_events)
+            weight = day < np.maximum(when + self.days, enough)[:, None]
         else:
             weight = decay(np.maximum(age, 0) * DAY, self.half_life_days)
         counts = (sparse.csr_matrix(np.where(age >= 0, weight, 0).astype(np.float32)) @ self.by_day).toarray()
         counts[counts == 0] = -np.inf
-        return counts[place]
+        return counts
 
 # %% ../nbs/04_baselines.ipynb #b9fd7620
+def dense_product(
+    left: sparse.csr_matrix, # n × m
+    right: sparse.csr_matrix, # m × n_items
+) -> np.ndarray: # float32, n × n_items
+    "left @ right as a dense block: each row adds up the rows of `right` that it names, in their order. Several times faster than a sparse product."
+    rows = right[left.indices]
+    if (left.data != 1).any():
+        rows.data *= np.repeat(left.data, np.diff(rows.indptr))
+    return sparse.csr_matrix((rows.data, rows.indices, rows.indptr[left.indptr]), shape=(left.shape[0], right.shape[1])).toarray()
+
+
 @dataclass
 class ItemItem(ScoringRecommender):
     "Nearest neighbours among items: an item scores the summed similarity to the user's history."
     name: ClassVar[str] = "item_item"
     state: ClassVar[tuple[str, ...]] = ("similarity",)
+    above: ClassVar[float] = 0.0 # items that no film of the history is near to
     weighting: str = "rp3beta" # "cosine", "tfidf", "bm25" or "rp3beta"
     neighbours: int = 200 # kept for each item
     beta: float = 0.6 # of rp3beta: how much popularity counts against an item
@@ -270,9 +422,7 @@ class ItemItem(ScoringRecommender):
         return self.interactions.matrix[users]
 
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
-        scores = (self._history(users) @ self.similarity).toarray()
-        scores[scores <= 0] = -np.inf
-        return scores
+        return dense_product(self._history(users), self.similarity)
 
     def because(self, user: int, items: np.ndarray) -> np.ndarray:
         return strongest(self._history(np.array([user])), self.similarity, items)
@@ -290,8 +440,36 @@ def strongest(
     return np.where(parts.max(axis=0) > 0, history.indices[parts.argmax(axis=0)], -1)
 
 # %% ../nbs/04_baselines.ipynb #b681ce3c
+def whole_numbers(
+    vectors: np.ndarray, # float, n × f
+    each: bool = True, # a unit for each vector, or one for all
+) -> tuple[np.ndarray, np.ndarray]: # float64 without fractions, n × f; float64, n × 1 (or 1 × 1), powers of two: the units
+    "Vectors so rounded (to some seven digits) that every sum in the dot product of two is exact in float64, in whatever order it is made."
+    bits = (53 - int(np.ceil(np.log2(max(vectors.shape[1], 1))))) // 2
+    largest = np.abs(vectors).max(axis=1 if each else None, initial=0, keepdims=True)
+    unit = np.ldexp(1.0, np.frexp(largest)[1] - bits)
+    return np.rint(vectors / unit), unit
+
+
+class _DotProducts(ScoringRecommender):
+    "Scores are dot products of a vector of the user and one of the item."
+
+    @abstractmethod
+    def _item_vectors(self) -> np.ndarray: # float, n_items × f
+        "What users' vectors are multiplied with."
+
+    def _products(self, user_vectors: np.ndarray) -> np.ndarray: # float32, n × n_items
+        "The same numbers for a user alone and in a batch, and on any number of threads, which BLAS by itself doesn't promise."
+        if getattr(self, "_whole", (None,))[0] is not self.item_factors:
+            self._whole = (self.item_factors, *whole_numbers(self._item_vectors(), each=False))
+        _, items, item_unit = self._whole
+        users, user_unit = whole_numbers(user_vectors)
+        scores = np.empty((len(users), len(items)), np.float32)
+        return np.multiply(users @ items.T, user_unit * item_unit, out=scores, casting="same_kind")
+
+
 @dataclass
-class ALS(ScoringRecommender):
+class ALS(_DotProducts):
     "Matrix factorisation by alternating least squares with confidence weights."
     name: ClassVar[str] = "als"
     state: ClassVar[tuple[str, ...]] = ("user_factors", "item_factors")
@@ -312,14 +490,17 @@ class ALS(ScoringRecommender):
             model.fit(weights, show_progress=False)  # users × items
         self.user_factors, self.item_factors = model.user_factors, model.item_factors
 
+    def _item_vectors(self) -> np.ndarray:
+        return self.item_factors
+
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
-        scores = self.user_factors[users] @ self.item_factors.T
+        scores = self._products(self.user_factors[users])
         scores[np.diff(self.interactions.matrix.indptr)[users] == 0] = -np.inf  # nothing is known about them
         return scores
 
 
 @dataclass
-class ALSRecent(ScoringRecommender):
+class ALSRecent(_DotProducts):
     "ALS's item vectors, with a user vector folded in from the last few events."
     name: ClassVar[str] = "als_recent"
     state: ClassVar[tuple[str, ...]] = ("item_factors",)
@@ -336,9 +517,11 @@ class ALSRecent(ScoringRecommender):
             self.als.fit(interactions)
         self.item_factors = self.als.item_factors
 
+    def _item_vectors(self) -> np.ndarray:
+        y = self.item_factors.astype(np.float64)
+        return np.linalg.solve(y.T @ y + self.ridge * np.eye(y.shape[1]), y.T).T
+
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
-        y = self.item_factors
-        folded = self.interactions.recent(users, self.last, self.decay) @ y
-        scores = folded @ np.linalg.solve(y.T @ y + np.float32(self.ridge) * np.eye(y.shape[1], dtype=np.float32), y.T)
+        scores = self._products(self.interactions.recent(users, self.last, self.decay) @ self.item_factors)
         scores[self.interactions.user_counts[users] == 0] = -np.inf
         return scores

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INTERACTIONS_SQL', 'SPLIT_SQL', 'PARTS', 'HOLDOUTS', 'build_interactions', 'Interactions', 'decay', 'read_events',
-           'load_interactions', 'load_items', 'load_users', 'item_genre_matrix', 'item_decade_matrix', 'build_split',
-           'Holdout', 'load_holdout', 'export_split', 'interaction_tables']
+           'load_interactions', 'load_items', 'load_users', 'item_genre_matrix', 'item_years', 'decade_matrix',
+           'build_split', 'Holdout', 'load_holdout', 'export_split', 'interaction_tables']
 
 # %% ../nbs/02_interactions.ipynb #e32e507f
 from dataclasses import dataclass
@@ -88,7 +88,7 @@ class Interactions:
 
     def events_of(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]: # row in `users`, position of the event
         "The events of a batch of users, user by user, in the order of time."
-        starts, lengths = self.indptr[users], np.diff(self.indptr)[users]
+        starts, lengths = self.indptr[users], self.user_counts[users]
         rows = np.repeat(np.arange(len(users)), lengths)
         within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         return rows, np.repeat(starts, lengths) + within
@@ -112,6 +112,11 @@ class Interactions:
     def item_counts(self) -> np.ndarray: # int64, n_items
         "Events per item: 0 means that nobody had met the item before `as_of`."
         return np.bincount(self.item_idx, minlength=self.n_items)
+
+    @cached_property
+    def unmet(self) -> np.ndarray: # int64, ascending: item_idx
+        "Items without an event."
+        return np.flatnonzero(self.item_counts == 0)
 
     @cached_property
     def user_counts(self) -> np.ndarray: # int64, n_users
@@ -171,10 +176,15 @@ def item_genre_matrix(items: pd.DataFrame) -> tuple[sparse.csr_matrix, list[str]
     return sparse.csr_matrix((ones, (pairs["item_idx"].to_numpy(), columns)), shape=(len(items), len(names))), names
 
 
-def item_decade_matrix(items: pd.DataFrame) -> sparse.csr_matrix: # n_items × n_decades of float32 ones
+def item_years(items: pd.DataFrame) -> np.ndarray: # float32, n_items; NaN = unknown
+    "The year of each item."
+    return items["year"].to_numpy(np.float32, na_value=np.nan)
+
+
+def decade_matrix(years: np.ndarray) -> sparse.csr_matrix: # n_items × n_decades of float32 ones
     "Which item is of which decade; items without a year share a group of their own."
-    _, decade = np.unique(items["year"].fillna(0).to_numpy(np.int64) // 10, return_inverse=True)
-    return sparse.csr_matrix((np.ones(len(items), np.float32), (np.arange(len(items)), decade)))
+    _, decade = np.unique(np.nan_to_num(years) // 10, return_inverse=True)
+    return sparse.csr_matrix((np.ones(len(years), np.float32), (np.arange(len(years)), decade)))
 
 # %% ../nbs/02_interactions.ipynb #fe5fb0f3
 SPLIT_SQL = {

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 from scipy import linalg, sparse
 
-from .baselines import ScoringRecommender, strongest
+from .baselines import ScoringRecommender, dense_product, strongest
 from .interactions import Interactions
 
 # %% ../nbs/04b_sequential.ipynb #5569d4c4
@@ -83,9 +83,9 @@ class Sequential(ScoringRecommender):
 
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
         recent = self.interactions.recent(users, self.last, self.decay)
-        scores = (recent @ self.lift).toarray()
+        scores = dense_product(recent, self.lift)
         weight = np.asarray(recent.sum(axis=1)).reshape(-1, 1)
-        scores += np.float32(1 - self.discount) * weight * self.log_share
+        scores += weight * (np.float32(1 - self.discount) * self.log_share)
         scores[weight[:, 0] == 0] = -np.inf  # nothing to follow
         return scores
 
@@ -122,12 +122,19 @@ class _Linear(ScoringRecommender):
             self._restricted = (self.interactions, restrict(self.interactions, self.items))
         return self._restricted[1]
 
-    def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
+    def _modelled(self) -> tuple[np.ndarray, Interactions]:
+        return self.items, self._known()
+
+    def _block(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
         known = self._known()
         memory = sparse.hstack([known.recent(users, last, decay) for last, decay in self._memories()], format="csr")
-        scores = np.full((len(users), self.interactions.n_items), -np.inf, np.float32)
-        scores[:, self.items] = memory @ self.weights
+        scores = memory @ self.weights  # row by row, in the order of the history: the same in any batch
         scores[known.user_counts[users] == 0] = -np.inf
+        return scores
+
+    def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
+        scores = np.full((len(users), self.interactions.n_items), -np.inf, np.float32)
+        scores[:, self.items] = self._block(users, as_of)
         return scores
 
     def because(self, user: int, items: np.ndarray) -> np.ndarray:
@@ -145,12 +152,33 @@ class _Linear(ScoringRecommender):
         return np.where(parts.max(axis=0) > 0, self.items[longest.indices[parts.argmax(axis=0)]], -1)
 
 
-def gram(matrix: sparse.csr_matrix, batch_size: int = 8_192) -> np.ndarray: # float32, n_items × n_items, Fortran order; upper triangle
-    "XᵀX, of dense batches of rows: BLAS is faster than any sparse product here."
-    total = np.zeros((matrix.shape[1],) * 2, np.float32, order="F")
-    for start in range(0, matrix.shape[0] if matrix.nnz else 0, batch_size):
-        rows = matrix[start : start + batch_size].toarray()
-        linalg.blas.ssyrk(1.0, rows.T, beta=1.0, c=total, overwrite_c=True)  # rows.T is in Fortran order as it is
+def gram(
+    matrix: sparse.csr_matrix, # n × n_items
+    dense_share: float = 0.02, # columns with more of their rows filled are handled as dense
+    batch_size: int = 8_192, # dense rows in memory at a time
+    most_sums: int = 4_000_000, # products of two sparse columns handled at a time
+) -> np.ndarray: # float32, n_items × n_items
+    "XᵀX: popular items by BLAS, rare ones by adding up what their users' rows hold. Counts below 2²⁴ are exact."
+    filled = np.bincount(matrix.indices, minlength=matrix.shape[1])
+    popular, rare = np.flatnonzero(filled > dense_share * matrix.shape[0]), np.flatnonzero(filled <= dense_share * matrix.shape[0])
+    dense, thin = matrix[:, popular], matrix[:, rare]
+    both = np.zeros((len(popular),) * 2, np.float32, order="F")
+    mixed = np.zeros((len(rare), len(popular)), np.float32)
+    for start in range(0, matrix.shape[0] if len(popular) else 0, batch_size):
+        rows = dense[start : start + batch_size].toarray()
+        linalg.blas.ssyrk(1.0, rows.T, beta=1.0, c=both, overwrite_c=True)  # rows.T is in Fortran order as it is; the upper triangle is filled
+        mixed += thin[start : start + batch_size].T.tocsr() @ rows
+    total = np.zeros((matrix.shape[1],) * 2, np.float32)
+    total[np.ix_(popular, popular)] = both + np.triu(both, 1).T
+    total[np.ix_(rare, popular)] = mixed
+    total[np.ix_(popular, rare)] = mixed.T
+    raters = thin.T.tocsr()
+    sums = np.concatenate([[0], np.cumsum(raters.astype(bool).astype(np.int64) @ np.diff(thin.indptr))])  # before each rare item
+    first = 0
+    while first < len(rare):
+        stop = int(np.clip(np.searchsorted(sums, sums[first] + most_sums, side="right") - 1, first + 1, min(first + 1_000, len(rare))))
+        total[np.ix_(rare[first:stop], rare)] = dense_product(raters[first:stop], thin)
+        first = stop
     return total
 
 
@@ -167,7 +195,7 @@ class EASE(_Linear):
     def _fit(self, interactions: Interactions) -> None:
         self.items = most_rated(interactions, self.max_items, self.least_events)
         known = restrict(interactions, self.items)
-        inverse = np.asfortranarray(gram(known.csr(np.ones(len(known), np.float32))), dtype=np.float64)
+        inverse = np.asfortranarray(gram(known.csr(np.ones(len(known), np.float32))).T, dtype=np.float64)
         inverse[np.diag_indices(len(inverse))] += self.regularization
         if len(inverse):
             factor, failed = linalg.lapack.dpotrf(inverse, overwrite_a=True)

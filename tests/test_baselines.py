@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from movierec.baselines import ALS, ALSRecent, ItemItem, Popularity, PopularityRecent, top_k
+from movierec.baselines import (
+    ALS,
+    ALSRecent,
+    ItemItem,
+    Popularity,
+    PopularityRecent,
+    dense_product,
+    top_k,
+    whole_numbers,
+)
 from movierec.config import CANDIDATE_COLUMNS, ArtifactError
 from movierec.interactions import Interactions
 from movierec.retrieval import GenreNeighbours, Hybrid
@@ -29,10 +38,8 @@ def make_genres(n_items=40):
     return sparse.csr_matrix((rng.random((n_items, 5)) < 0.4).astype(np.float32))
 
 
-def make_decades(n_items=40):
-    from scipy import sparse
-
-    return sparse.csr_matrix((np.ones(n_items, np.float32), (np.arange(n_items), np.arange(n_items) % 3)))
+def make_years(n_items=40):
+    return (1980 + 10 * (np.arange(n_items) % 3)).astype(np.float32)
 
 
 def everywhere(**weights):
@@ -44,7 +51,7 @@ def systems():
     return [Popularity(), PopularityRecent(20), PopularityRecent(2, least_events=1), PopularityRecent(half_life_days=10.0), ItemItem("cosine", 10), ItemItem("bm25", 40), ItemItem("tfidf", 40, last=3),
             ItemItem("rp3beta", 10), ALS(factors=8), ALSRecent(last=5, als=ALS(factors=8)), EASE(5.0, least_events=1), EASE(5.0, max_items=20, last=4, least_events=1),
             Sequential(3, smoothing=2.0), Sequential(neighbours=5), LinearAutoregression(regularization=3.0, least_events=1), LinearAutoregression((0.0, 0.5), 3.0, max_items=20, least_events=1),
-            GenreNeighbours(30.0, item_genres=make_genres(), item_decades=make_decades()),
+            GenreNeighbours(30.0, item_genres=make_genres(), item_years=make_years()),
             Hybrid({"popularity": Popularity(), "als": ALS(factors=8)}, everywhere(popularity=0.5, als=1.0), 20),
             Hybrid({"popularity": Popularity(), "als": ALS(factors=8)}, everywhere(popularity=0.1, als=1.0), 20, quotas={"popularity": 8})]
 
@@ -75,6 +82,7 @@ def test_contract(system, tmp_path):
     assert np.array_equal(items, system.top_k(users, 15, batch_size=7)[0])
     assert np.array_equal(items[::-1], system.top_k(users[::-1], 15)[0])
     assert np.array_equal(items[:, :4], system.top_k(users, 4)[0]), "a shorter list is the start of a longer one"
+    assert np.array_equal(scores, np.concatenate([system.top_k(users[start : start + 4], 15)[1] for start in range(0, 30, 4)])), "to the last bit"
 
     table = system.recommend(users, 15)
     assert tuple(table.columns) == CANDIDATE_COLUMNS and len(table) == (items >= 0).sum()
@@ -113,6 +121,72 @@ def test_top_k_is_a_full_sort(seed, k):
         order = [i for i in sorted(range(9), key=lambda i: (-row[i], i)) if row[i] > -np.inf][:k]
         assert mine.tolist() == order + [-1] * (k - len(order))
         assert value[: len(order)].tolist() == row[order].tolist()
+
+
+@pytest.mark.parametrize("k", [1, 5, 40, 200, 1_000])
+def test_top_k_of_wide_rows_is_a_full_sort(k):
+    rng = np.random.default_rng(k)
+    scores = np.round(rng.standard_normal((6, 900)), 1).astype(np.float32)  # many ties
+    scores[0], scores[1, 5:], scores[2, ::2], scores[3, 700] = 0, -np.inf, np.nan, np.inf
+    items, best = top_k(scores, k, above=-1.5)
+    for row, mine, value in zip(scores, items, best, strict=True):
+        order = sorted(np.flatnonzero(row > -1.5).tolist(), key=lambda i: (-row[i], i))[:k]
+        assert mine.tolist() == order + [-1] * (k - len(order)) and value[: len(order)].tolist() == row[order].tolist()
+    assert all(np.array_equal(a, b) for a, b in zip(top_k(np.asfortranarray(scores), k), top_k(scores, k), strict=True))
+
+
+def test_no_items_no_users_nothing_asked():
+    assert (top_k(np.zeros((2, 0), np.float32), 3)[0] == -1).all()
+    assert top_k(np.zeros((0, 4), np.float32), 3)[0].shape == (0, 3) and top_k(np.zeros((2, 4), np.float32), 0)[0].shape == (2, 0)
+
+
+def test_dense_product_is_the_sparse_one():
+    from scipy import sparse
+
+    rng = np.random.default_rng(0)
+    for left_values in (np.ones(30), rng.random(30)):
+        left = sparse.csr_matrix((left_values.astype(np.float32), rng.permutation(60)[:30] % 10, [0, 12, 12, 30]), shape=(3, 10))
+        right = sparse.random_array((10, 7), density=0.4, format="csr", dtype=np.float32, rng=rng)
+        assert np.array_equal(dense_product(left, sparse.csr_matrix(right)), (left @ right).toarray())
+
+
+@given(st.integers(0, 1_000), st.sampled_from([1, 8, 64, 200]))
+@settings(max_examples=20, deadline=None)
+def test_dot_products_of_whole_numbers_are_exact(seed, factors):
+    rng = np.random.default_rng(seed)
+    users, items = rng.standard_normal((5, factors)) * 10.0 ** rng.integers(-6, 6, (5, 1)), rng.standard_normal((9, factors))
+    (u, unit_u), (v, unit_v) = whole_numbers(users), whole_numbers(items, each=False)
+    exact = [[sum(int(a) * int(b) for a, b in zip(x, y, strict=True)) for y in v] for x in u]
+    assert (u @ v.T).tolist() == exact and max(abs(value) for row in exact for value in row) < 2**53
+    length = np.linalg.norm(users, axis=1)[:, None] * np.linalg.norm(items, axis=1)
+    assert (np.abs(u @ v.T * unit_u * unit_v - users @ items.T) <= 1e-5 * length).all()
+
+
+@names
+def test_what_is_asked_is_what_is_scored(system):
+    if not hasattr(system, "ask"):
+        pytest.skip("no source")
+    interactions = make_interactions()
+    system.fit(interactions)
+    users, moments = np.arange(30), np.full(30, interactions.as_of)
+    for when in (moments, moments - 86_400 * (np.arange(30) % 60)):
+        scores = system.unseen_scores(users, when)
+        items, best, score_of = system.ask(users, 9, when)
+        for mine, plain in zip((items, best), top_k(scores, 9), strict=True):
+            assert np.array_equal(mine, plain)
+        assert np.array_equal(score_of(items), best), "−inf for item −1"
+        others = np.tile(np.arange(40), (30, 1))
+        unseen = interactions.csr(np.ones(len(interactions))).toarray() == 0
+        assert np.array_equal(score_of(others)[unseen], scores[unseen])
+
+
+def test_who_has_seen_what_is_popular_gets_a_longer_list():
+    users = np.repeat([0, 1, 2], [60, 1, 2])
+    items = np.concatenate([np.arange(60), [0], [1, 69]]).astype(np.int32)
+    confidence = np.full(63, 2.5, np.float32)
+    interactions = Interactions(users.astype(np.int32), items, confidence + 2.5, confidence, np.arange(63) + 10**9, 3, 70, 10**9 + 63)
+    model = Popularity().fit(interactions)
+    assert model.top_k(np.arange(3), 3)[0].tolist() == [[69, -1, -1], [1, 2, 3], [0, 2, 3]], "item 69 is beyond the first twelve"
 
 
 def test_popularity_sums_confidence():

@@ -121,9 +121,11 @@ def test_ease_on_the_most_rated_items():
     assert np.isneginf(scores[29]).all(), "nothing is known about a user without events"
 
 
-def test_gram_in_batches():
+@pytest.mark.parametrize("dense_share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(("batch_size", "most_sums"), [(7, 10), (1_000, 1_000_000)])
+def test_gram_of_popular_and_rare_columns(dense_share, batch_size, most_sums):
     x = make_interactions().csr(np.ones(29 * 12, np.float32))
-    assert np.array_equal(np.triu(gram(x, 7)), np.triu((x.T @ x).toarray()))
+    assert np.array_equal(gram(x, dense_share, batch_size, most_sums), (x.T @ x).toarray())
 
 
 @pytest.mark.parametrize("decays", [(0.0,), (0.5,), (0.0, 0.75, 0.97), (0.9, 0.3)])
