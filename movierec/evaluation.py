@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from .baselines import Recommender, candidates
-from .config import LIST_COLUMNS, SYSTEMS, Artifact, DataError, Settings, build, locked, paths, write_json
+from .config import LIST_COLUMNS, Artifact, DataError, Settings, build, locked, paths, write_json
 from .features import FeatureStore
 from .ingest import connect, query, write_table
 from .interactions import Holdout, load_holdout
@@ -165,7 +165,7 @@ def build_evaluation(
         if not len(holdout.judged):
             raise DataError(f"no user of {settings.dataset} has anything relevant in the test part of {protocol}")
         systems, validation = {}, rankers.manifest["contents"]
-        for name in SYSTEMS:
+        for name in lists.manifest["contents"]["rows"]:
             step(f"judging {name}")
             systems[name] = judge(read_lists(lists, name, holdout.users, settings.list_size), holdout, settings)
             systems[name]["validation"] = {"n_users": validation["users"]} | validation["validation"][name]
@@ -196,10 +196,10 @@ def publish(
     protocol: str,
     evaluation: Artifact, # from `build_evaluation`
 ) -> dict[str, Path]: # suffix → file
-    "Copy an evaluation to reports/results/<dataset>/<protocol>.json, .csv and .png, each in one step."
+    "Copy an evaluation to reports/results/<dataset>/<protocol>.json, .csv and .png (<protocol>-neural with the neural source), each in one step."
     folder = paths(settings).results
     folder.mkdir(parents=True, exist_ok=True)
-    files = {suffix: folder / f"{protocol}.{suffix}" for suffix in ("json", "csv", "png")}
+    files = {suffix: folder / f"{protocol}{settings.variant}.{suffix}" for suffix in ("json", "csv", "png")}
     with locked(evaluation.path):  # one writer at a time, so that a temporary name can be fixed, and what a killed run left is written over
         for suffix, file in files.items():
             fresh, temporary = (evaluation.path / f"results.{suffix}").read_bytes(), file.with_name(f".{file.name}.tmp")

@@ -67,9 +67,9 @@ def run(
     for protocol in settings.protocols:
         split = stage(f"{protocol}: split", build_split, data, protocol)
         earlier = stage(f"{protocol}: sources for tuning", build_sources, data, split, "tuning", step=None)
-        fitted = stage(f"{protocol}: sources on train", build_sources, data, split, "validation", step=None)
+        fitted = stage(f"{protocol}: sources on train", build_sources, data, split, "validation", earlier, step=None)
         rankers = stage(f"{protocol}: rankers", build_rankers, split, earlier, fitted, step=None)
-        refitted = stage(f"{protocol}: sources on train + validation", build_sources, data, split, "test", step=None)
+        refitted = stage(f"{protocol}: sources on train + validation", build_sources, data, split, "test", fitted, step=None)
         lists = stage(f"{protocol}: test lists", build_lists, split, refitted, rankers, step=None)
         costs = {"ingest": tables, "interactions": data, "split": split, "sources_for_tuning": earlier, "sources_on_train": fitted, "rankers": rankers,
                  "sources_on_train_and_validation": refitted, "test_lists": lists}
@@ -77,7 +77,7 @@ def run(
         publish(settings, protocol, evaluation)
         results[protocol] = read_results(evaluation)
     stage("feature tables", build_features, data)
-    stage("sources on everything", build_sources, data, None, "serving", step=None)
+    stage("sources on everything", build_sources, data, split, "serving", refitted, step=None)
     create_warehouse(settings, raw_tables(settings) | interaction_tables(settings) | feature_views(settings))
     return results
 
@@ -177,7 +177,10 @@ def recommend(
     interactions, items = load_interactions(data), load_items(data)
     hybrid = Hybrid.load(serving.path, interactions)
     store = FeatureStore(hybrid, rankers.manifest["config"]["half_life_days"])
-    (best,), (scores,) = assemble(store, load_rankers(rankers, settings.dataset))[system].top_k(np.array([user]), k)
+    systems = assemble(store, load_rankers(rankers, settings.dataset))
+    if system not in systems:
+        raise NotFoundError(f"{settings.dataset} was run without {system}: `movierec run --dataset {settings.dataset} --set {system}.enabled=true` fits it")
+    (best,), (scores,) = systems[system].top_k(np.array([user]), k)
     best, scores = best[best >= 0], scores[best >= 0]
     notes = [] if len(best) == k else [f"{system} has only {len(best)} films to suggest to user {user_id}"]
 
@@ -220,7 +223,7 @@ def ablate(
         with progress.stage(f"{protocol}: {name}") as running:
             started = perf_counter()
             tables[name] = measure(running.step)
-            file = folder / f"{protocol}-{name}.csv"
+            file = folder / f"{protocol}{settings.variant}-{name}.csv"
             temporary = file.with_name(f".{file.name}.tmp")
             tables[name].to_csv(temporary, float_format="%.6f")
             temporary.replace(file)

@@ -23,10 +23,11 @@ from threadpoolctl import threadpool_limits
 
 from .baselines import (ALS, ALSRecent, ItemItem, Popularity, PopularityRecent, Recommender, ScoringRecommender,
                                 candidates, fitted_on, read_model, top_k)
-from .config import DAY, SOURCES, Artifact, DataError, Settings, build, paths, write_json
+from .config import DAY, Artifact, DataError, Settings, build, paths, write_json
 from .interactions import (Holdout, Interactions, decade_matrix, decay, item_genre_matrix, item_years, load_holdout,
                                    load_interactions, load_items)
 from .metrics import user_metrics
+from .neural import SASRec
 from .sequential import EASE, LinearAutoregression, Sequential
 
 # %% ../nbs/05_retrieval.ipynb #ee7318d9
@@ -280,7 +281,7 @@ class Hybrid(Recommender):
 
 
 SOURCE_CLASSES = {source.name: source for source in (Popularity, PopularityRecent, ItemItem, ALS, ALSRecent, EASE, Sequential,
-                                                     LinearAutoregression, GenreNeighbours)}
+                                                     LinearAutoregression, GenreNeighbours, SASRec)}
 
 
 def make_hybrid(
@@ -288,10 +289,12 @@ def make_hybrid(
     items: pd.DataFrame, # the catalogue, from `load_items`
 ) -> Hybrid: # unfitted
     "The hybrid over all sources, as `settings` describe them."
-    given = {name: getattr(settings, name).model_dump() for name in SOURCE_CLASSES if name in Settings.model_fields}
+    given = {name: getattr(settings, name).model_dump(exclude={"enabled"}) for name in settings.sources if name in Settings.model_fields}
     given["als"]["seed"] = settings.seed
     given["genre"] |= {"item_genres": item_genre_matrix(items)[0], "item_years": item_years(items)}
-    sources = {name: SOURCE_CLASSES[name](**given.get(name, {})) for name in SOURCES}
+    if "sasrec" in given:
+        given["sasrec"]["seed"] = settings.seed
+    sources = {name: SOURCE_CLASSES[name](**given.get(name, {})) for name in settings.sources}
     sources["als_recent"].als = sources["als"]  # one set of item vectors for both
     return Hybrid(sources, newcomer_events=settings.warm_events, **settings.hybrid.model_dump())
 
@@ -416,18 +419,26 @@ def load_history(
 def build_sources(
     settings: Settings,
     data: Artifact, # from `build_interactions`
-    split: Artifact | None, # from `build_split`; None for serving
+    split: Artifact | None, # from `build_split`; for serving None, or the one of `earlier`
     phase: str, # one of `PHASES`
+    earlier: Artifact | None = None, # the sources of the phase before: what is trained step by step goes on from there
     step: Callable[[str], None] = lambda text: None, # told what is being fitted
 ) -> Artifact: # a saved `Hybrid`
     "Fit all sources on what is known in a phase."
     where = paths(settings)
     target = where.serving if phase == "serving" else where.sources(split.manifest["contents"]["protocol"], phase)
-    inputs = {"interactions": data.key} | ({} if split is None else {"split": split.key})
+    inputs = {"interactions": data.key} | ({} if phase == "serving" else {"split": split.key})
+    if settings.sasrec.enabled and earlier is not None:
+        inputs["earlier"] = earlier.key
 
     def make(folder: Path) -> dict:
         history = load_history(settings, data, split, phase)
         hybrid = make_hybrid(settings, load_items(data))
+        if "sasrec" in hybrid.sources:
+            hybrid.sources["sasrec"].checkpoint = target.with_name(f"{target.name}-sasrec.npz")  # outlives a run that is killed
+            hybrid.sources["sasrec"].step = step
+            if earlier is not None:
+                hybrid.sources["sasrec"].start_from = SASRec.load(earlier.path / "sasrec", load_history(settings, data, split, earlier.manifest["contents"]["phase"]))
         seconds = {}
         for name, source in hybrid.sources.items():
             step(f"fitting {name}")
@@ -438,5 +449,5 @@ def build_sources(
         hybrid.save(folder)
         return {"phase": phase, "events": len(history), "fit_seconds": seconds}
 
-    config = settings.subset(*SOURCES, "hybrid", "warm_events", "seed") | {"phase": phase}
+    config = settings.subset(*settings.sources, "hybrid", "warm_events", "seed") | {"phase": phase}
     return build(target, "retrieval", config, inputs, make)
