@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from time import perf_counter
 from typing import ClassVar
 
@@ -63,6 +64,9 @@ def tensors(events: dict[str, np.ndarray], rows: np.ndarray) -> dict: # int64 te
     "What stands in some events."
     torch = load_torch()
     return {name: torch.from_numpy(values[rows].astype(np.int64)) for name, values in events.items()}
+
+
+_limit, _lock = {"inside": 0, "before": 1}, Lock()
 
 # %% ../nbs/04c_neural.ipynb #de2ab96c
 def windows(
@@ -221,13 +225,18 @@ def one_cycle(done: float, warm: float = 0.08) -> float: # share of the peak
 
 @contextmanager
 def threads(torch, n: int) -> Iterator[None]:
-    "So many threads, then as many as before."
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
+    "So many threads of PyTorch's; as many as before when the last one who asked for it is done."
+    with _lock:
+        _limit["before"] = _limit["before"] if _limit["inside"] else torch.get_num_threads()
+        _limit["inside"] += 1
+        torch.set_num_threads(n)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _lock:
+            _limit["inside"] -= 1
+            if not _limit["inside"]:
+                torch.set_num_threads(_limit["before"])
 
 
 def is_part(earlier: Interactions, later: Interactions) -> bool:

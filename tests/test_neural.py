@@ -5,6 +5,7 @@ import importlib.util
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -107,6 +108,19 @@ def test_lists_do_not_depend_on_the_batch(model, interactions):
     for batch_size in (1, 7):
         items, each = model.top_k(users, 10, batch_size=batch_size)
         assert np.array_equal(items, whole) and np.array_equal(each, scores), "to the last bit"
+
+
+@needs_torch
+def test_many_may_ask_at_once(model, interactions):
+    import torch
+
+    before = torch.get_num_threads()
+    users, moments = np.arange(interactions.n_users), np.full(interactions.n_users, interactions.as_of)
+    expected = model.states(users, moments)[0]
+    with ThreadPoolExecutor(4) as pool:
+        for states, _ in pool.map(lambda _: model.states(users, moments), range(40)):
+            assert np.array_equal(states, expected)
+    assert torch.get_num_threads() == before
 
 
 @needs_torch
