@@ -155,7 +155,7 @@ class SasrecSettings(_Section):
     epochs: int = Field(12, ge=1, le=1_000)
     continue_epochs: int = Field(3, ge=1, le=1_000, description="when it goes on from a model of the phase before")
     batch_events: int = Field(1_250, ge=1, description="about so many events in a batch")
-    max_sequences: int = Field(50_000, ge=1, description="windows per epoch: bounds the time on large data")
+    max_sequences: int = Field(20_000, ge=1, description="windows per epoch: bounds the time on large data; twice those of ml-1m")
     threads: int = Field(1, ge=1, description="of PyTorch: batches are small, more gain little and lose much where other programs compete")
     index_from: int = Field(100_000, ge=1, description="items from which on lists come from an approximate index, if FAISS is installed")
 

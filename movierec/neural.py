@@ -18,13 +18,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from time import perf_counter
 from typing import ClassVar
 
 import numpy as np
 from scipy.sparse.linalg import eigsh
 
-from .baselines import ScoringRecommender, fitted_on
+from .baselines import _DotProducts, fitted_on, top_k
 from .config import ConfigError, digest
 from .interactions import Interactions
 from .sequential import Sequential
@@ -64,6 +65,9 @@ def tensors(events: dict[str, np.ndarray], rows: np.ndarray) -> dict: # int64 te
     torch = load_torch()
     return {name: torch.from_numpy(values[rows].astype(np.int64)) for name, values in events.items()}
 
+
+_limit, _lock = {"inside": 0, "before": 1}, Lock()
+
 # %% ../nbs/04c_neural.ipynb #de2ab96c
 def windows(
     interactions: Interactions,
@@ -93,9 +97,10 @@ def windows(
 def padded(
     begin: np.ndarray, # int: first event of each window
     size: np.ndarray, # int: events in it
-) -> tuple[np.ndarray, np.ndarray]: # events, int64, n × the longest; bool: which are real
+    width: int | None = None, # default: the longest
+) -> tuple[np.ndarray, np.ndarray]: # events, int64, n × width; bool: which are real
     "Windows as a rectangle; short ones repeat their last event."
-    column = np.arange(size.max())
+    column = np.arange(width or size.max())
     return begin[:, None] + np.minimum(column, size[:, None] - 1), column < size[:, None]
 
 # %% ../nbs/04c_neural.ipynb #6731d528
@@ -220,13 +225,18 @@ def one_cycle(done: float, warm: float = 0.08) -> float: # share of the peak
 
 @contextmanager
 def threads(torch, n: int) -> Iterator[None]:
-    "So many threads, then as many as before."
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
+    "So many threads of PyTorch's; as many as before when the last one who asked for it is done."
+    with _lock:
+        _limit["before"] = _limit["before"] if _limit["inside"] else torch.get_num_threads()
+        _limit["inside"] += 1
+        torch.set_num_threads(n)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _lock:
+            _limit["inside"] -= 1
+            if not _limit["inside"]:
+                torch.set_num_threads(_limit["before"])
 
 
 def is_part(earlier: Interactions, later: Interactions) -> bool:
@@ -270,7 +280,7 @@ def read_checkpoint(path: Path | None, key: str, weights: dict, optimizer) -> in
 
 # %% ../nbs/04c_neural.ipynb #f86e33d7
 @dataclass
-class _Trained(ScoringRecommender):
+class _Trained(_DotProducts):
     "The parameters of `SASRec`, and how it learns."
     state: ClassVar[tuple[str, ...]] = WEIGHTS
     factors: int = 64
@@ -284,7 +294,7 @@ class _Trained(ScoringRecommender):
     epochs: int = 12
     continue_epochs: int = 3 # with `start_from`
     batch_events: int = 1_250
-    max_sequences: int = 50_000 # windows per epoch: bounds the time on large data
+    max_sequences: int = 20_000 # windows per epoch: bounds the time on large data; twice those of ml-1m
     index_from: int = 100_000 # items from which on lists come from an approximate index
     threads: int = 1 # of PyTorch: batches are small, more gain little and lose much where other programs compete
     seed: int = 42
@@ -316,7 +326,8 @@ class _Trained(ScoringRecommender):
             self._train(weights, interactions)
         for name, tensor in weights.items():
             setattr(self, name, tensor.detach().numpy())
-        self.__dict__.pop("_index", None)
+        for made in ("item_factors", "_index"):  # of an earlier fit
+            self.__dict__.pop(made, None)
 
     def _train(self, weights: dict, interactions: Interactions) -> None:
         torch = load_torch()
@@ -358,6 +369,11 @@ class _Trained(ScoringRecommender):
                 self.step(f"training sasrec: epoch {epoch + 1} of {epochs}, loss {loss / (number + 1):.3f}, {sequences / pace / (number + 1):,.0f} sequences/s, {left:.0f} s left")
 
 # %% ../nbs/04c_neural.ipynb #b19a4f2b
+def _parts(values: np.ndarray, size: int) -> list[np.ndarray]:
+    "Pieces of at most so many values."
+    return [values[start : start + size] for start in range(0, len(values), size)]
+
+
 class _Scoring(_Trained):
     "What `SASRec` says about users."
 
@@ -367,7 +383,7 @@ class _Scoring(_Trained):
         as_of: np.ndarray, # int64, one moment per user; later events aren't read
         batch_size: int = 128,
     ) -> tuple[np.ndarray, np.ndarray]: # float32, n × (factors + 1), a one at the end; bool: who has a history to read
-        "What the model makes of each user: the score of an item is its product with the item's vector, bias at the end."
+        "What the model makes of each user, to the same last bit alone and in a batch. The score of an item is its product with the item's vector, which has the bias at its end."
         torch, events = load_torch(), self._events()
         rows, history = self.interactions.events_of(users)
         known = np.bincount(rows[self.interactions.timestamp[history] <= as_of[rows]], minlength=len(users))
@@ -375,26 +391,30 @@ class _Scoring(_Trained):
         begin = self.interactions.indptr[users] + known - size
         result = np.zeros((len(users), self.factors + 1), np.float32)
         result[:, -1] = 1
-        readers = np.flatnonzero(size)
-        readers = readers[np.argsort(size[readers], kind="stable")]
+        longest = -(-self.length // 16) * 16
+        width = np.minimum(2 ** np.ceil(np.log2(np.maximum(size, 16))).astype(int), longest)  # a user's own: the last bits of attention depend on it
+        batches = [part for each in np.unique(width) for part in _parts(np.flatnonzero((size > 0) & (width == each)), batch_size)]
         weights = {name: torch.from_numpy(getattr(self, name)) for name in WEIGHTS}
         with torch.inference_mode(), threads(torch, self.threads):
-            for part in np.split(readers, range(batch_size, len(readers), batch_size)) if len(readers) else ():
-                read, last = tensors(events, padded(begin[part], size[part])[0]), size[part] - 1
+            for part in batches:
+                read, last = tensors(events, padded(begin[part], size[part], width[part[0]])[0]), size[part] - 1
                 place = (torch.arange(len(part)), torch.from_numpy(last))
                 read["ahead"][place] = torch.from_numpy(level(as_of[part] - self.interactions.timestamp[begin[part] + last]).astype(np.int64))
                 read["liked"][place] = 1
                 result[part, :-1] = encode(weights, read, self.heads)[place].numpy()
         return result, size > 0
 
-    @property
-    def item_vectors(self) -> np.ndarray: # float32, n_items × (factors + 1)
+    @cached_property
+    def item_factors(self) -> np.ndarray: # float32, n_items × (factors + 1)
         "What `states` are multiplied with."
         return np.column_stack([self.item, self.popularity])
 
+    def _item_vectors(self) -> np.ndarray:
+        return self.item_factors
+
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
         states, known = self.states(users, as_of)
-        scores = states @ self.item_vectors.T
+        scores = self._products(states)
         scores[~known] = -np.inf
         return scores
 
@@ -418,11 +438,10 @@ class ItemIndex:
         self.index.add(vectors)
         self.index.nprobe = min(lists, math.ceil(effort * len(vectors) ** 0.25))
 
-    def search(self, states: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]: # item_idx int32 and products float32, n × k; −1 and −inf = not found
+    def search(self, states: np.ndarray, k: int) -> np.ndarray: # int: item_idx, n × k, best first; −1 = nothing more
         "The k items with the largest products that it comes across."
-        products, place = self.index.search(np.ascontiguousarray(states), k)
-        found = place >= 0
-        return np.where(found, self.items[place], -1).astype(np.int32), np.where(found, products, -np.inf).astype(np.float32)
+        _, place = self.index.search(np.ascontiguousarray(states), k)
+        return np.where(place >= 0, self.items[place], -1)
 
 
 def has_faiss() -> bool:
@@ -437,32 +456,30 @@ class SASRec(_Scoring):
     @cached_property
     def _index(self) -> ItemIndex:
         met = np.flatnonzero(self.interactions.item_counts)
-        return ItemIndex(self.item_vectors[met], met)
+        return ItemIndex(self.item_factors[met], met)
 
-    def top_k(self, users, k, as_of=None, batch_size=1_024):
-        "The best unseen items of each user, by score, then item_idx; from an approximate index where there are many items."
-        users = np.asarray(users)
-        if self.interactions.n_items < self.index_from or not has_faiss() or not len(self.interactions):
-            return super().top_k(users, k, as_of, batch_size)
-        moments = np.full(len(users), self.interactions.as_of) if as_of is None else np.asarray(as_of)
-        items, best = np.full((len(users), k), -1, np.int32), np.full((len(users), k), -np.inf, np.float32)
-        for start in range(0, len(users), batch_size):
-            batch = slice(start, start + batch_size)
-            items[batch], best[batch] = self._approximate(users[batch], k, moments[batch])
-        short = np.flatnonzero((items[:, -1] < 0) & (self.interactions.user_counts[users] > 0))  # the index came across too few
+    def ask(self, users, k, as_of):
+        "What `ScoringRecommender.ask` says; where there are many items, the lists come from an approximate index."
+        users, known = np.asarray(users), self.interactions
+        if known.n_items < self.index_from or not len(known) or not has_faiss():
+            return super().ask(users, k, as_of)
+        states, reads = self.states(users, as_of)
+
+        def score_of(items: np.ndarray) -> np.ndarray:
+            scores = np.einsum("nf,nkf->nk", states, self.item_factors[items])
+            return np.where((items >= 0) & reads[:, None] & (known.item_counts[items] > 0), scores, np.float32(-np.inf))
+
+        items, best = self._best_of(users, self._index.search(states, min(2 * k + 100, len(self._index.items))), k, score_of)
+        short = np.flatnonzero(reads & (items[:, -1] < 0))  # the index came across too few that they haven't seen
         if len(short):
-            items[short], best[short] = super().top_k(users[short], k, moments[short], max(1, 64_000_000 // self.interactions.n_items))
-        return items, best
+            items[short], best[short], _ = super().ask(users[short], k, as_of[short])
+        return items, best, score_of
 
-    def _approximate(self, users: np.ndarray, k: int, as_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        "More than k from the index, less what the users have seen."
-        states, known = self.states(users, as_of)
-        items, best = self._index.search(states, min(2 * k + 100, len(self._index.items)))
+    def _best_of(self, users: np.ndarray, items: np.ndarray, k: int, score_of: Callable) -> tuple[np.ndarray, np.ndarray]:
+        "The k best of a few items that the users haven't seen."
         rows, events = self.interactions.events_of(users)
-        seen = rows * self.interactions.n_items + self.interactions.item_idx[events]
-        gone = np.isin(np.arange(len(users))[:, None] * self.interactions.n_items + items, seen) | (items < 0) | ~known[:, None]
-        items, best = np.where(gone, -1, items), np.where(gone, -np.inf, best).astype(np.float32)
-        order = np.lexsort((items, -best), axis=-1)[:, :k]
-        items, best = np.take_along_axis(items, order, axis=1), np.take_along_axis(best, order, axis=1)
-        missing = ((0, 0), (0, k - items.shape[1]))
-        return np.pad(items, missing, constant_values=-1), np.pad(best, missing, constant_values=-np.inf)
+        each = np.arange(len(users))[:, None]
+        seen = np.isin(each * self.interactions.n_items + items, rows * self.interactions.n_items + self.interactions.item_idx[events])
+        items = np.sort(np.where(seen, -1, items), axis=1)  # `top_k` takes the first of equals
+        place, best = top_k(score_of(items), k)
+        return np.where(place >= 0, items[each, place], -1).astype(np.int32), best

@@ -34,7 +34,7 @@ def case(n: int) -> dict[str, float]:
     vectors, states = (rng.standard_normal((rows, FACTORS), np.float32) * variance for rows in (n, USERS))
     best, exactly = timed(exact, states, vectors)
     index, building = timed(ItemIndex, vectors, np.arange(n))
-    (found, _), by_index = timed(index.search, states, K)
+    found, by_index = timed(index.search, states, K)
 
     def recall(k: int) -> float:
         return round(float(np.mean([np.isin(mine[:k], theirs).mean() for mine, theirs in zip(best, found, strict=True)])), 3)
