@@ -221,9 +221,9 @@ class RankerSettings(_Section):
 
 class RankerV3Settings(_Section):
     "LambdaRank (LightGBM) for V3; chosen on the validation parts of ml-1m, trained on its tuning parts."
-    trees: int = Field(100, ge=1, le=5_000)
-    learning_rate: float = Field(0.05, gt=0, le=1)
-    leaves: int = Field(15, ge=2, le=1024)
+    trees: int = Field(200, ge=1, le=5_000)
+    learning_rate: float = Field(0.04, gt=0, le=1)
+    leaves: int = Field(8, ge=2, le=1024)
     min_samples_leaf: int = Field(100, ge=1)
     feature_fraction: float = Field(0.5, gt=0, le=1, description="features that each tree may look at")
     user_fraction: float = Field(0.8, gt=0, le=1, description="users that each tree is grown on")
