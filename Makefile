@@ -7,7 +7,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 SETUP := settings.ini setup.py pyproject.toml constraints.txt
 NOTEBOOKS := $(wildcard nbs/*.ipynb) $(wildcard reports/*.ipynb)
 
-.PHONY: help run test test-fast bench lint export check notebooks readme site clean
+.PHONY: help run test test-fast neural bench bench-ann lint export check notebooks readme site clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -39,8 +39,18 @@ $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	@$(PIP) install -q -c constraints.txt -e '.[bench]'
 	@touch $@
 
+$(VENV)/.installed-neural: $(VENV)/.installed-dev
+	@echo "Installing PyTorch and FAISS into $(VENV) ..."
+	@$(PIP) install -q -c constraints.txt -e '.[neural]'
+	@touch $@
+
+neural: $(VENV)/.installed-neural ## install the extra that the neural source needs (PyTorch for CPUs is enough)
+
 bench: $(VENV)/.installed-bench ## time and memory beside other libraries, on a synthetic archive (SCALE=1: twenty million ratings)
 	@SCALE=$(or $(SCALE),0.05) $(BIN)/python tests/bench.py
+
+bench-ann: $(VENV)/.installed-neural ## time the approximate search beside the exact one, on random vectors
+	@$(BIN)/python tests/bench_ann.py
 
 lint: $(VENV)/.installed-dev ## ruff over package, notebooks and tests
 	$(BIN)/ruff check .
@@ -53,7 +63,7 @@ export: $(VENV)/.installed-dev ## clean the notebooks and export them to moviere
 check: lint ## ruff; notebooks clean, export and README in step, outputs free of errors
 	$(BIN)/pytest tests/test_repo.py
 
-notebooks: $(VENV)/.installed-dev ## run all notebooks and store their outputs
+notebooks: $(VENV)/.installed-neural ## run all notebooks and store their outputs
 	$(BIN)/jupyter nbconvert --log-level=ERROR --to notebook --execute --inplace $(NOTEBOOKS)
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean --fname reports

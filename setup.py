@@ -21,6 +21,6 @@ setup(
     python_requires=f">={cfg['min_python']}",
     packages=[cfg["lib_name"]],
     install_requires=cfg["requirements"].split(),
-    extras_require={extra: cfg[f"{extra}_requirements"].split() for extra in ("app", "bench", "dev", "docs")},
+    extras_require={extra: cfg[f"{extra}_requirements"].split() for extra in ("app", "bench", "dev", "docs", "neural")},
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"]},
 )

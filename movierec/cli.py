@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'out', 'DatasetOption', 'ProtocolOption', 'DataDirOption', 'ReportsDirOption', 'ConfigOption', 'SetOption',
-           'TerminalProgress', 'run', 'recommend', 'export_split', 'export_recommendations', 'download', 'synthesize',
-           'datasets', 'info', 'main']
+           'TerminalProgress', 'run', 'recommend', 'ablate', 'tune', 'export_split', 'export_recommendations',
+           'download', 'synthesize', 'datasets', 'info', 'main']
 
 # %% ../nbs/09b_cli.ipynb #af7260a3
 import json
@@ -215,6 +215,53 @@ def recommend(
             missing = (lambda value: value != value) if not name.startswith("rank_") else (lambda value: value == 0)
             details.add_row(name, *("–" if missing(value) else f"{value:.4g}" if isinstance(value, float) else str(value) for value in values))
         out.print(details)
+
+
+@app.command()
+def ablate(
+    protocol: Annotated[str, typer.Option("--protocol", help="leave-last-out or global-time.")] = "global-time",
+    dataset: DatasetOption = None,
+    data_dir: DataDirOption = None,
+    reports_dir: ReportsDirOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+) -> None:
+    "What each source and each group of features is worth, and V3's learning curve, on the validation part of a finished run."
+    settings = _settings(config, assignments, dataset=dataset, protocol=protocol, data_dir=data_dir, reports_dir=reports_dir)
+    from movierec import pipeline
+    from movierec.config import paths
+
+    for name, rows in pipeline.ablate(settings, protocol, TerminalProgress()).items():
+        table = Table(title=f"\n{settings.dataset}, {protocol}: {name}", title_justify="left", box=None, pad_edge=False)
+        table.add_column(rows.index.name)
+        for column in rows.columns:
+            table.add_column(column, justify="right")
+        for label, values in rows.iterrows():
+            table.add_row(f"{label:,}" if isinstance(label, int) else escape(str(label)), *(f"{value:.3f}" for value in values))
+        out.print(table)
+    out.print(f"\nTables: {_near(paths(settings).results)}", soft_wrap=True)
+
+
+@app.command()
+def tune(
+    situation: Annotated[str, typer.Option("--situation", help="session, returning or newcomer.")],
+    protocol: Annotated[str, typer.Option("--protocol", help="leave-last-out or global-time.")] = "global-time",
+    dataset: DatasetOption = None,
+    data_dir: DataDirOption = None,
+    reports_dir: ReportsDirOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+) -> None:
+    "Find the hybrid's weights on the validation part of a finished run, and print them as TOML for movierec.toml."
+    settings = _settings(config, assignments, dataset=dataset, protocol=protocol, data_dir=data_dir, reports_dir=reports_dir)
+    from movierec import pipeline
+
+    with out.status("trying weights …"):
+        weights, reached = pipeline.tune(settings, protocol, situation)
+    out.print(f"# {settings.dataset}, {protocol}, validation: " + ", ".join(f"{name} {value:.3f}" for name, value in reached.items()), soft_wrap=True)
+    out.print(escape(f"[hybrid.weights.{situation}]"))
+    for name, value in weights.items():
+        out.print(f"{name} = {value:g}")
 
 
 @app.command("export-split")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INTERACTIONS_SQL', 'SPLIT_SQL', 'PARTS', 'HOLDOUTS', 'build_interactions', 'Interactions', 'decay', 'read_events',
-           'load_interactions', 'load_items', 'load_users', 'item_genre_matrix', 'item_decade_matrix', 'build_split',
-           'Holdout', 'load_holdout', 'export_split', 'interaction_tables']
+           'load_interactions', 'load_items', 'load_users', 'item_genre_matrix', 'item_years', 'decade_matrix',
+           'build_split', 'Holdout', 'load_holdout', 'export_split', 'interaction_tables']
 
 # %% ../nbs/02_interactions.ipynb #e32e507f
 from dataclasses import dataclass
@@ -176,10 +176,15 @@ def item_genre_matrix(items: pd.DataFrame) -> tuple[sparse.csr_matrix, list[str]
     return sparse.csr_matrix((ones, (pairs["item_idx"].to_numpy(), columns)), shape=(len(items), len(names))), names
 
 
-def item_decade_matrix(items: pd.DataFrame) -> sparse.csr_matrix: # n_items × n_decades of float32 ones
+def item_years(items: pd.DataFrame) -> np.ndarray: # float32, n_items; NaN = unknown
+    "The year of each item."
+    return items["year"].to_numpy(np.float32, na_value=np.nan)
+
+
+def decade_matrix(years: np.ndarray) -> sparse.csr_matrix: # n_items × n_decades of float32 ones
     "Which item is of which decade; items without a year share a group of their own."
-    _, decade = np.unique(items["year"].fillna(0).to_numpy(np.int64) // 10, return_inverse=True)
-    return sparse.csr_matrix((np.ones(len(items), np.float32), (np.arange(len(items)), decade)))
+    _, decade = np.unique(np.nan_to_num(years) // 10, return_inverse=True)
+    return sparse.csr_matrix((np.ones(len(years), np.float32), (np.arange(len(years)), decade)))
 
 # %% ../nbs/02_interactions.ipynb #fe5fb0f3
 SPLIT_SQL = {

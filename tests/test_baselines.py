@@ -38,10 +38,8 @@ def make_genres(n_items=40):
     return sparse.csr_matrix((rng.random((n_items, 5)) < 0.4).astype(np.float32))
 
 
-def make_decades(n_items=40):
-    from scipy import sparse
-
-    return sparse.csr_matrix((np.ones(n_items, np.float32), (np.arange(n_items), np.arange(n_items) % 3)))
+def make_years(n_items=40):
+    return (1980 + 10 * (np.arange(n_items) % 3)).astype(np.float32)
 
 
 def everywhere(**weights):
@@ -53,7 +51,7 @@ def systems():
     return [Popularity(), PopularityRecent(20), PopularityRecent(2, least_events=1), PopularityRecent(half_life_days=10.0), ItemItem("cosine", 10), ItemItem("bm25", 40), ItemItem("tfidf", 40, last=3),
             ItemItem("rp3beta", 10), ALS(factors=8), ALSRecent(last=5, als=ALS(factors=8)), EASE(5.0, least_events=1), EASE(5.0, max_items=20, last=4, least_events=1),
             Sequential(3, smoothing=2.0), Sequential(neighbours=5), LinearAutoregression(regularization=3.0, least_events=1), LinearAutoregression((0.0, 0.5), 3.0, max_items=20, least_events=1),
-            GenreNeighbours(30.0, item_genres=make_genres(), item_decades=make_decades()),
+            GenreNeighbours(30.0, item_genres=make_genres(), item_years=make_years()),
             Hybrid({"popularity": Popularity(), "als": ALS(factors=8)}, everywhere(popularity=0.5, als=1.0), 20),
             Hybrid({"popularity": Popularity(), "als": ALS(factors=8)}, everywhere(popularity=0.1, als=1.0), 20, quotas={"popularity": 8})]
 

@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 from conftest import write_archive
 
-from movierec.config import paths, write_json
+from movierec.config import load_settings, paths, write_json
 from movierec.ingest import query
 
 COMMAND = Path(sys.executable).with_name("movierec")
@@ -53,6 +54,25 @@ def test_exports(tiny_run, tmp_path):
     file = tmp_path / "lists" / "als.parquet"
     done = movierec("export-recommendations", *options(settings), "--protocol", "leave-last-out", "--system", "als", "-k", 5, "--out", file)
     assert done.returncode == 0 and "400 rows" in done.stdout and len(query("SELECT * FROM t", t=file)) == 400
+
+
+def test_ablate_and_tune(tiny_run):
+    settings, _ = tiny_run
+    done = movierec("ablate", *options(settings), "--protocol", "global-time")
+    assert done.returncode == 0, done.stderr
+    for text in ("without als", "without nearness", "only votes", "ranked_v2 and the sources' scores", "training users"):
+        assert text in done.stdout
+    folder = paths(settings).results
+    tables = {name: (folder / f"global-time-{name}.csv").read_text() for name in ("sources", "features", "learning-curve")}
+    assert all(table.count("\n") > 3 for table in tables.values()) and tables["features"].startswith("\"validation, n = ")
+    assert not list(folder.glob(".*.tmp"))
+    done = movierec("tune", *options(settings), "--protocol", "global-time", "--situation", "returning")
+    assert done.returncode == 0, done.stderr
+    given = tomllib.loads(done.stdout)["hybrid"]["weights"]["returning"]
+    assert set(given) == set(settings.hybrid.weights.returning.model_dump()) and max(given.values()) > 0
+    load_settings(hybrid={"weights": {"returning": given}})
+    fails(movierec("tune", *options(settings), "--situation", "retuning"), "no situation retuning (did you mean returning?)")
+    fails(movierec("ablate", *options(settings), "--protocol", "all"), "no protocol all")
 
 
 def test_info(tiny_run, tmp_path):

@@ -1,18 +1,29 @@
 """Labels after features, storage without surprises, and a ranker that learns only what can be learnt."""
 
 import json
+from copy import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import skops.io
 from conftest import tiny_settings, write_archive
 from sklearn.linear_model import LogisticRegression
 
 from movierec.config import ArtifactError, load_settings, write_json
-from movierec.features import V2_FEATURES, FeatureStore
+from movierec.features import V2_FEATURES, V3_FEATURES, FeatureStore
 from movierec.ingest import ingest
-from movierec.interactions import build_interactions, build_split, item_genre_matrix, load_holdout, load_items
-from movierec.ranker import Ranked, Ranker, fit_on, reorder, training_set, validation_users
+from movierec.interactions import build_interactions, build_split, load_holdout, load_items
+from movierec.ranker import (
+    RANKERS,
+    Ranked,
+    Ranker,
+    ranked_lists,
+    reorder,
+    together,
+    train,
+    training_set,
+    validation_users,
+)
 from movierec.retrieval import make_hybrid
 
 
@@ -22,11 +33,9 @@ def stage(request, tmp_path_factory):
     settings = tiny_settings(folder)
     data = build_interactions(settings, ingest(settings, write_archive(folder / "archive")))
     holdout = load_holdout(build_split(settings, data, request.param), "validation")
-    items = load_items(data)
-    genres, _ = item_genre_matrix(items)
-    hybrid = make_hybrid(settings, items).fit(holdout.history)
-    store = FeatureStore(holdout.history, genres, settings.half_life_days)
-    return settings, holdout, hybrid, store, training_set(hybrid, store, holdout, validation_users(holdout, settings))
+    hybrid = make_hybrid(settings, load_items(data)).fit(holdout.history)
+    store = FeatureStore(hybrid, settings.half_life_days)
+    return settings, holdout, hybrid, store, training_set(store, holdout, validation_users(holdout, settings))
 
 
 def test_labels_are_what_happened_next(stage):
@@ -40,28 +49,42 @@ def test_labels_are_what_happened_next(stage):
 
 def test_the_label_event_is_in_nothing_the_ranker_sees(stage):
     """Take the validation events away altogether: pools and features stay what they were."""
-    settings, holdout, hybrid, store, pairs = stage
+    settings, holdout, hybrid, _, pairs = stage
     rows, places = np.nonzero(pairs.labels)
     history = set(zip(holdout.history.user_idx.tolist(), holdout.history.item_idx.tolist(), strict=True))
     assert not any((int(pairs.users[r]), int(pairs.items[r, p])) in history for r, p in zip(rows, places, strict=True))
     again = hybrid.pool(pairs.users, holdout.as_of[pairs.users])
     assert np.array_equal(again.items, pairs.items)
     moments = holdout.as_of[pairs.users]
-    past = holdout.history.select(holdout.history.timestamp < moments.max())
-    assert np.array_equal(FeatureStore(past, store.item_genres, settings.half_life_days).matrix(pairs.users, pairs.items, moments), pairs.features, equal_nan=True)
+    known = copy(hybrid)
+    known.interactions = holdout.history.select(holdout.history.timestamp <= moments.max())
+    assert np.array_equal(FeatureStore(known, settings.half_life_days).matrix(again, moments), pairs.features, equal_nan=True)
 
 
-def test_shuffled_labels_teach_nothing(stage):
+@pytest.mark.parametrize("version", ["ranked_v2", "ranked_v3"])
+def test_shuffled_labels_teach_nothing(stage, version):
     settings, _, _, _, pairs = stage
     rng = np.random.default_rng(0)
     shuffled = pairs.labels.copy()
     shuffled[pairs.there] = rng.permutation(shuffled[pairs.there])
     half = np.arange(len(pairs.users)) % 2 == 0
-    there, held = pairs.there[half], pairs.there[~half]
-    scores = Ranker("ranked_v2").fit(pairs.features[half][there], shuffled[half][there], settings.ranker, 0).predict(pairs.features[~half][held])
-    truth = pairs.labels[~half][held]
-    above = (scores[truth][:, None] > scores[~truth][None, :]).mean() + 0.5 * (scores[truth][:, None] == scores[~truth][None, :]).mean()
+    held = pairs.of(~half)
+    scores = train(version, replace(pairs, labels=shuffled).of(half), settings).score(held.features, held.items)
+    liked, others = scores[held.labels], scores[held.there & ~held.labels]
+    above = (liked[:, None] > others[None, :]).mean() + 0.5 * (liked[:, None] == others[None, :]).mean()
     assert 0.35 < above < 0.65, "the area under the curve must be near chance"
+
+
+def test_v3_learns_what_can_be_learnt(stage):
+    """Labels that follow one column must come back as its order, on users who were not trained on."""
+    settings, _, _, _, pairs = stage
+    column = pairs.features[:, :, V3_FEATURES.index("item_interactions")]
+    made_up = replace(pairs, labels=pairs.there & (column >= np.nanquantile(column, 0.9, axis=1, keepdims=True)))
+    half = np.arange(len(pairs.users)) % 2 == 0
+    held = made_up.of(~half)
+    scores = train("ranked_v3", made_up.of(half), settings).score(held.features, held.items)
+    first = np.take_along_axis(held.labels, scores.argmax(axis=1)[:, None], axis=1)
+    assert first.mean() > 0.9
 
 
 def test_sampling_keeps_whole_users_and_is_repeatable(stage):
@@ -72,38 +95,73 @@ def test_sampling_keeps_whole_users_and_is_repeatable(stage):
     assert set(users) <= set(holdout.judged) and (np.diff(users) > 0).all()
 
 
-@pytest.mark.parametrize("version", ["ranked_v1", "ranked_v2"])
+@pytest.mark.parametrize("version", RANKERS)
 def test_storage_gives_the_same_numbers(stage, version, tmp_path):
     settings, _, _, _, pairs = stage
-    ranker = fit_on(version, pairs, settings)
+    ranker = train(version, pairs, settings)
     ranker.save(tmp_path)
-    assert np.array_equal(Ranker.load(tmp_path).predict(pairs.features[pairs.there]), ranker.predict(pairs.features[pairs.there]))
+    loaded = Ranker.load(tmp_path, settings.dataset)
+    assert type(loaded) is RANKERS[version] and np.array_equal(loaded.score(pairs.features, pairs.items), ranker.score(pairs.features, pairs.items))
 
 
-def test_another_feature_order_is_refused(stage, tmp_path):
+@pytest.mark.parametrize("version", RANKERS)
+def test_training_is_repeatable(stage, version):
     settings, _, _, _, pairs = stage
-    fit_on("ranked_v2", pairs, settings).save(tmp_path)
+    first, second = (train(version, pairs, settings).score(pairs.features, pairs.items) for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("version", ["ranked_v2", "ranked_v3"])
+def test_what_does_not_fit_is_refused(stage, version, tmp_path):
+    settings, _, _, _, pairs = stage
+    train(version, pairs, settings).save(tmp_path)
     saved = json.loads((tmp_path / "ranker.json").read_text())
-    assert saved["features"] == list(V2_FEATURES)
+    assert tuple(saved["features"]) == {"ranked_v2": V2_FEATURES, "ranked_v3": V3_FEATURES}[version]
     for features in (saved["features"][::-1], saved["features"][:-1], [*saved["features"], "new"]):
         write_json(tmp_path / "ranker.json", saved | {"features": features})
         with pytest.raises(ArtifactError, match="was trained on the features"):
             Ranker.load(tmp_path)
+    write_json(tmp_path / "ranker.json", saved | {"movierec": "0.0.1"})
+    with pytest.raises(ArtifactError, match=r"by movierec 0\.0\.1, this is"):
+        Ranker.load(tmp_path)
+    write_json(tmp_path / "ranker.json", saved)
+    with pytest.raises(ArtifactError, match="trained on tiny, not on ml-1m"):
+        Ranker.load(tmp_path, "ml-1m")
+    Ranker.load(tmp_path, "tiny")
+    file = next(tmp_path.glob("ranker.[st]*"))
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(ArtifactError, match="damaged"):
+        Ranker.load(tmp_path)
+    (tmp_path / "ranker.json").write_text("{")
+    with pytest.raises(ArtifactError, match="can't be read"):
+        Ranker.load(tmp_path)
 
 
 def test_a_foreign_model_is_refused(stage, tmp_path):
     settings, _, _, _, pairs = stage
-    fit_on("ranked_v2", pairs, settings).save(tmp_path)
+    ranker = train("ranked_v2", pairs, settings)
 
     class Stranger(LogisticRegression):
         pass
 
-    skops.io.dump(Stranger(), tmp_path / "ranker.skops")
+    ranker.model = Stranger()
+    ranker.save(tmp_path)
     with pytest.raises(ArtifactError, match="not trusted"):
         Ranker.load(tmp_path)
-    (tmp_path / "ranker.skops").write_bytes(b"garbage")
-    with pytest.raises(ArtifactError, match="can't be read"):
-        Ranker.load(tmp_path)
+
+
+def test_contributions_add_up_to_the_score(stage):
+    settings, _, _, _, pairs = stage
+    ranker = train("ranked_v3", pairs, settings)
+    rows = pairs.features[pairs.there][:50]
+    parts = ranker.contributions(rows)
+    assert parts.shape == (50, len(V3_FEATURES) + 1) and np.allclose(parts.sum(axis=1), ranker.predict(rows), atol=1e-5)
+
+
+def test_phases_together(stage):
+    _, _, _, _, pairs = stage
+    both = together(pairs.of(np.arange(5)), pairs.of(np.arange(3)))
+    assert both.users.tolist() == [*pairs.users[:5], *pairs.users[:3]] and np.array_equal(both.features[5:], pairs.features[:3], equal_nan=True)
 
 
 def test_reorder_breaks_ties_by_item():
@@ -112,9 +170,10 @@ def test_reorder_breaks_ties_by_item():
     assert ranked.tolist() == [[9, 3, 5]] and scores.tolist() == [[np.float32(0.7), 0.5, 0.5]]
 
 
-def test_a_ranked_system_keeps_the_contract(stage, tmp_path):
+@pytest.mark.parametrize("version", ["ranked_v2", "ranked_v3"])
+def test_a_ranked_system_keeps_the_contract(stage, version, tmp_path):
     settings, holdout, hybrid, store, pairs = stage
-    system = Ranked.over(hybrid, store, fit_on("ranked_v2", pairs, settings))
+    system = Ranked.over(store, train(version, pairs, settings))
     users, moments = holdout.users, holdout.as_of[holdout.users]
     items, scores = system.top_k(users, 20, moments)
     pool = hybrid.pool(users, moments)
@@ -122,7 +181,9 @@ def test_a_ranked_system_keeps_the_contract(stage, tmp_path):
         assert set(items[row].tolist()) <= set(pool.items[row].tolist()), "a ranker only orders the pool"
     assert (np.diff(scores, axis=1)[np.isfinite(scores[:, 1:])] <= 0).all()
     assert np.array_equal(items, system.top_k(users, 20, moments, batch_size=3)[0])
-    assert system.recommend(users, 20, moments).source.unique().tolist() == ["ranked_v2"]
+    assert system.recommend(users, 20, moments).source.unique().tolist() == [version]
+    together = ranked_lists(store, {"ranked_v1": train("ranked_v1", pairs, settings), version: system.ranker}, users, 20, moments)
+    assert np.array_equal(together[version][0], items) and np.array_equal(together["hybrid"][0], hybrid.top_k(users, 20, moments)[0])
     system.save(tmp_path)
     loaded = Ranked.load(tmp_path, holdout.history)
     assert np.array_equal(loaded.top_k(users, 20, moments)[1], scores)

@@ -106,7 +106,7 @@ def test_metadata_agrees():
 
     assert config["DEFAULT"]["version"] == __version__
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
-    for extra in ("requirements", "app_requirements", "bench_requirements", "dev_requirements"):
+    for extra in ("requirements", "app_requirements", "bench_requirements", "neural_requirements", "dev_requirements"):
         for requirement in config["DEFAULT"][extra].split():
             name = re.split(r"[<>=!~]", requirement)[0].lower()
             assert name in pinned, f"{name} is not pinned in constraints.txt"

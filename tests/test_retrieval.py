@@ -3,35 +3,24 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_baselines import everywhere, make_decades, make_genres, make_interactions
+from test_baselines import everywhere, make_genres, make_interactions, make_years
 
 from movierec.baselines import ALS, ItemItem, Popularity
 from movierec.config import DAY
-from movierec.retrieval import GenreNeighbours, Hybrid, genre_affinity, genre_item_priors, reasons
+from movierec.interactions import decade_matrix
+from movierec.retrieval import GenreNeighbours, Hybrid, kind_affinity, reasons, shares
 
 HALF_LIFE, HEAT = 30.0, 90.0
 
 
 def make_hybrid(weights=None):
-    sources = {"popularity": Popularity(), "item_item": ItemItem("cosine", 10), "als": ALS(factors=8), "genre": GenreNeighbours(HALF_LIFE, item_genres=make_genres(), item_decades=make_decades())}
-    return Hybrid(sources, weights or everywhere(popularity=0.3, item_item=1.0, als=0.7, genre=0.2), 15, 60.0)
+    sources = {"popularity": Popularity(), "item_item": ItemItem("cosine", 10), "als": ALS(factors=8), "genre": GenreNeighbours(HALF_LIFE, item_genres=make_genres(), item_years=make_years())}
+    return Hybrid(sources, weights or everywhere(popularity=0.3, item_item=1.0, als=0.7, genre=0.2), pool_size=15, depth=15, rank_constant=60.0)
 
 
 @pytest.fixture(scope="module")
 def hybrid():
     return make_hybrid().fit(make_interactions())
-
-
-def test_priors_by_hand():
-    interactions, genres = make_interactions(), make_genres()
-    as_of = int(np.median(interactions.timestamp))
-    heat = np.zeros(40)
-    for item, time, confidence in zip(interactions.item_idx, interactions.timestamp, interactions.confidence, strict=True):
-        if time < as_of:
-            heat[item] += confidence * 0.5 ** ((as_of - time) / (HALF_LIFE * DAY))
-    expected = genres.toarray().T * heat
-    expected = expected / expected.sum(axis=1, keepdims=True)
-    assert np.allclose(genre_item_priors(interactions, genres, as_of, HALF_LIFE).toarray(), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("half_life", [None, HALF_LIFE])
@@ -46,20 +35,20 @@ def test_affinity_by_hand(half_life):
             expected[user] += confidence * (1 if half_life is None else 0.5 ** (age / half_life)) * dense[item] / dense[item].sum()
     total = expected.sum(axis=1, keepdims=True)
     expected = np.divide(expected, total, out=np.zeros_like(expected), where=total > 0)
-    assert np.allclose(genre_affinity(interactions, genres, np.arange(30), moments, half_life), expected, atol=1e-6)
+    assert np.allclose(kind_affinity(interactions, shares(genres), np.arange(30), moments, (half_life,))[:, :, 0], expected, atol=1e-6)
 
 
 def test_affinity_survives_any_age():
     interactions, genres = make_interactions(), make_genres()
     late = np.full(30, interactions.as_of + 200 * 365 * DAY)
-    recent = genre_affinity(interactions, genres, np.arange(30), late, 1.0)
+    recent = kind_affinity(interactions, shares(genres), np.arange(30), late, (1.0,))[:, :, 0]
     assert np.allclose(recent.sum(axis=1)[:29], 1) and recent.sum(axis=1)[29] == 0
 
 
 def test_genre_scores_are_as_of_the_users_moment():
-    """Against the table of priors at the last kept moment before the request; nothing later counts."""
-    interactions, genres, decades = make_interactions(), make_genres(), make_decades()
-    source = GenreNeighbours(HALF_LIFE, HEAT, item_genres=genres, item_decades=decades).fit(interactions)
+    """Against sums over the events before the last kept moment that isn't later than the request."""
+    interactions, genres, decades = make_interactions(), make_genres(), decade_matrix(make_years())
+    source = GenreNeighbours(HALF_LIFE, HEAT, item_genres=genres, item_years=make_years()).fit(interactions)
     assert source.moments[-1] == interactions.as_of and np.diff(source.moments).max() <= HEAT / 12 * DAY + 1
     moments = np.random.default_rng(1).choice(interactions.timestamp, 30)
     scores = source._scores(np.arange(30), moments)
@@ -68,21 +57,17 @@ def test_genre_scores_are_as_of_the_users_moment():
         if not len(kept):
             assert np.isneginf(scores[user]).all()
             continue
-        taste, decade = (genre_affinity(interactions, kinds, np.array([user]), np.array([moment]), HALF_LIFE)[0] for kinds in (genres, decades))
+        taste, decade = (kind_affinity(interactions, shares(kinds), np.array([user]), np.array([moment]), (HALF_LIFE,))[0, :, 0] for kinds in (genres, decades))
         past = interactions.timestamp < kept[-1]
         heat = np.zeros(40)
         np.add.at(heat, interactions.item_idx[past], (interactions.confidence * 0.5 ** ((kept[-1] - interactions.timestamp) / (HEAT * DAY)))[past])
-        total = decades.toarray().T @ heat
-        expected = (genre_item_priors(interactions, genres, int(kept[-1]), HEAT).T @ taste) * (decades.toarray() @ np.divide(decade, total, out=np.zeros(3), where=total > 0))
+        expected = heat.copy()
+        for kinds, liked in ((genres.toarray(), taste), (decades.toarray(), decade)):
+            total = kinds.T @ heat
+            expected *= kinds @ np.divide(liked, total, out=np.zeros(len(liked)), where=total > 0)
         assert np.allclose(np.where(np.isneginf(scores[user]), 0, scores[user]), expected, atol=1e-6)
     later = interactions.select(interactions.timestamp < interactions.as_of)  # the same events under the same end
-    assert np.array_equal(GenreNeighbours(HALF_LIFE, HEAT, item_genres=genres, item_decades=decades).fit(later).top_k(np.arange(30), 5, moments)[0], source.top_k(np.arange(30), 5, moments)[0])
-
-
-def test_priors_of_a_tiny_half_life_are_still_shares():
-    interactions, genres = make_interactions(), make_genres()
-    priors = genre_item_priors(interactions, genres, interactions.as_of, 1e-4)
-    assert np.isfinite(priors.data).all() and set(np.round(np.asarray(priors.sum(axis=1)).ravel(), 5)) <= {0.0, 1.0}
+    assert np.array_equal(GenreNeighbours(HALF_LIFE, HEAT, item_genres=genres, item_years=make_years()).fit(later).top_k(np.arange(30), 5, moments)[0], source.top_k(np.arange(30), 5, moments)[0])
 
 
 def test_votes_by_hand(hybrid):
