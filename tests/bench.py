@@ -1,7 +1,11 @@
 """`make bench`: time and peak memory of the stages, beside the same work by other libraries, in reports/results/bench.json.
 
 Every measurement is a process of its own, repeated in turn with its peers (A B C A B C …), so that a machine whose speed drifts is
-fair to all; the median counts. SCALE is the size of the synthetic archive: 0.05 by default, 1 for the twenty million.
+fair to all; the median counts. SCALE is the size of the synthetic archive: 0.05 by default, 1 for the twenty million. CASES names the
+cases to run, separated by commas, and then nothing is written; by default all are.
+
+RecTools wants other versions of numpy and attrs than movierec, so it lives in an environment of its own, .venv/peers, made when it is
+first needed. Whatever a peer can't do (install, memory, time) is a line of the results too.
 """
 
 import json
@@ -18,10 +22,13 @@ from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-REPEATS = 3
+PEERS = ROOT / ".venv" / "peers"
+PEER_PACKAGES = ("rectools==0.19.0",)
+FACTORS, ITERATIONS, ALPHA, REGULARIZATION, NEIGHBOURS, EASE_ITEMS, EASE_LAMBDA = 64, 5, 2.0, 1.0, 200, 10_000, 500.0  # the same for all who fit a model
+MOST_SECONDS = 900 # of one measurement
 
 
-# --- what is measured: each function is run in a fresh process with (archive, folder) ---
+# --- what is measured: each function is run in a fresh process with (archive, folder); if it returns a function, only that is timed ---
 
 
 def ours_ingest(archive: Path, folder: Path) -> dict:
@@ -83,26 +90,270 @@ def polars_same_work(archive: Path, folder: Path) -> dict:
     return rows
 
 
-CASES = {"ingest": {"movierec": ours_ingest, "pandas": pandas_ingest, "polars": polars_ingest, "polars, same work": polars_same_work}}
+def _settings(archive: Path):
+    from movierec.config import load_settings
+
+    return load_settings(dataset="synthetic", data_dir=archive.parent / "data", reports_dir=archive.parent / "reports")
+
+
+def _known(archive: Path):
+    """All interactions, and the catalogue; prepared once, by the first who asks."""
+    from movierec.ingest import ingest
+    from movierec.interactions import build_interactions, load_interactions, load_items
+
+    settings = _settings(archive)
+    data = build_interactions(settings, ingest(settings, archive))
+    interactions = load_interactions(data)
+    interactions.matrix  # noqa: B018  all models use it
+    return interactions, load_items(data)
+
+
+def _fit(model, archive: Path):
+    interactions, _ = _known(archive)
+    return lambda: {"events": len(model.fit(interactions).interactions)}
+
+
+def ours_item_item(archive: Path, folder: Path):
+    """ItemItem with cosine similarities: interactions → 200 neighbours of each film."""
+    from movierec.baselines import ItemItem
+
+    return _fit(ItemItem("cosine", NEIGHBOURS), archive)
+
+
+def ours_rp3beta(archive: Path, folder: Path):
+    """ItemItem as configured, with RP3beta: interactions → 200 neighbours of each film."""
+    from movierec.baselines import ItemItem
+
+    return _fit(ItemItem("rp3beta", NEIGHBOURS), archive)
+
+
+def implicit_item_item(archive: Path, folder: Path):
+    """implicit's CosineRecommender by itself: CSR matrix → 200 neighbours of each film."""
+    from implicit.nearest_neighbours import CosineRecommender
+
+    interactions, _ = _known(archive)
+    matrix = interactions.matrix.astype("float64")
+
+    def work() -> dict:
+        model = CosineRecommender(K=NEIGHBOURS + 1)
+        model.fit(matrix, show_progress=False)
+        return {"stored": int(model.similarity.nnz)}
+
+    return work
+
+
+def ours_sequential(archive: Path, folder: Path):
+    """Sequential: interactions → directed co-visitation, 1,000 followers of each film."""
+    from movierec.sequential import Sequential
+
+    return _fit(Sequential(), archive)
+
+
+def ours_als(archive: Path, folder: Path):
+    """ALS with 64 factors, five iterations."""
+    from movierec.baselines import ALS
+
+    work = _fit(ALS(FACTORS, ALPHA, REGULARIZATION, ITERATIONS), archive)
+    return lambda: work() | {"iterations": ITERATIONS}
+
+
+def implicit_als(archive: Path, folder: Path):
+    """implicit's AlternatingLeastSquares by itself on the weighted CSR matrix: 64 factors, five iterations."""
+    import numpy as np
+    from implicit.cpu.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
+
+    interactions, _ = _known(archive)
+    weights = interactions.matrix.copy()
+    weights.data = 1 + np.float32(ALPHA) * weights.data
+
+    def work() -> dict:
+        with threadpool_limits(1, "blas"):  # as its documentation asks
+            AlternatingLeastSquares(factors=FACTORS, regularization=REGULARIZATION, iterations=ITERATIONS, random_state=42).fit(weights, show_progress=False)
+        return {"iterations": ITERATIONS}
+
+    return work
+
+
+def ours_ease(archive: Path, folder: Path):
+    """EASE on the 10,000 most rated films."""
+    from movierec.sequential import EASE
+
+    return _fit(EASE(EASE_LAMBDA, EASE_ITEMS), archive)
+
+
+def rectools_ease(archive: Path, folder: Path):
+    """RecTools' EASEModel on the 10,000 most rated films, from its own Dataset."""
+    import numpy as np
+    import pandas as pd
+    from rectools import Columns
+    from rectools.dataset import Dataset
+    from rectools.models import EASEModel
+
+    user, item = np.load(archive.parent / "most_rated.npy")
+    frame = pd.DataFrame({Columns.User: user, Columns.Item: item, Columns.Weight: 1.0, Columns.Datetime: pd.Timestamp("2015-01-01")})
+    dataset = Dataset.construct(frame)
+    del frame, user, item
+
+    def work() -> dict:
+        model = EASEModel(regularization=EASE_LAMBDA).fit(dataset)
+        return {"items": len(model.weight)}
+
+    return work
+
+
+def ours_linear_ar(archive: Path, folder: Path):
+    """LinearAutoregression: three memories of the 6,000 most rated films."""
+    from movierec.sequential import LinearAutoregression
+
+    return _fit(LinearAutoregression(), archive)
+
+
+def ours_genre(archive: Path, folder: Path):
+    """GenreNeighbours."""
+    from movierec.retrieval import make_hybrid
+
+    interactions, items = _known(archive)
+    source = make_hybrid(_settings(archive), items).sources["genre"]
+    return lambda: {"events": len(source.fit(interactions).interactions)}
+
+
+def ours_hybrid_fit(archive: Path, folder: Path):
+    """All sources of the hybrid, fitted and saved."""
+    from movierec.config import replacing
+    from movierec.retrieval import make_hybrid
+
+    interactions, items = _known(archive)
+    hybrid = make_hybrid(_settings(archive), items)
+
+    def work() -> dict:
+        hybrid.interactions, seconds = interactions, {}
+        for name, source in hybrid.sources.items():
+            started = time.perf_counter()
+            source.fit(interactions)
+            seconds[name] = round(time.perf_counter() - started, 2)
+        with replacing(archive.parent / "hybrid") as temporary:
+            hybrid.save(temporary)
+        return {"fit_seconds": seconds}
+
+    return work
+
+
+def ours_pool(archive: Path, folder: Path):
+    """The hybrid's pool of 200 for every user, from a saved hybrid."""
+    import numpy as np
+
+    from movierec.retrieval import Hybrid
+
+    interactions, _ = _known(archive)
+    hybrid = Hybrid.load(archive.parent / "hybrid", interactions)
+
+    def work() -> dict:
+        pool = hybrid.pool(np.arange(interactions.n_users))
+        return {"users": len(pool.users), "sources": len(pool.ranks), "candidates": int((pool.items >= 0).sum())}
+
+    return work
+
+
+CASES = {
+    "ingest": {"movierec": ours_ingest, "pandas": pandas_ingest, "polars": polars_ingest, "polars, same work": polars_same_work},
+    "item_item": {"movierec": ours_item_item, "movierec, rp3beta": ours_rp3beta, "implicit": implicit_item_item},
+    "sequential": {"movierec": ours_sequential},
+    "als": {"movierec": ours_als, "implicit": implicit_als},
+    "ease": {"movierec": ours_ease, "rectools": rectools_ease},
+    "linear_ar": {"movierec": ours_linear_ar},
+    "genre": {"movierec": ours_genre},
+    "hybrid_fit": {"movierec": ours_hybrid_fit},
+    "pool": {"movierec": ours_pool},
+}
+ELSEWHERE = {rectools_ease} # run in .venv/peers
+ONCE = {"linear_ar", "hybrid_fit"} # half a minute and more at any scale: what they take is solving for as many films
+
+
+def repeats(case: str, scale: float) -> int:
+    """How often each contender runs."""
+    return 1 if case in ONCE or (scale > 0.5 and case != "ingest") else 3
+
+
+def prepare(archive: str) -> None:
+    """The interactions that all models share, and the events on the most rated films for peers who can't read Parquet; in a child process."""
+    import numpy as np
+
+    from movierec.sequential import most_rated
+
+    interactions, _ = _known(Path(archive))
+    kept = np.isin(interactions.item_idx, most_rated(interactions, EASE_ITEMS, 10))
+    np.save(Path(archive).parent / "most_rated.npy", np.stack([interactions.user_idx[kept], interactions.item_idx[kept]]))
+
+
+def peers() -> str | None: # why there are none
+    """Make the peers' environment if it isn't there."""
+    if (PEERS / ".installed").exists():
+        return None
+    print("Installing the peers into .venv/peers (once) ...", flush=True)
+    steps = ([sys.executable, "-m", "venv", str(PEERS)], [str(PEERS / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", *PEER_PACKAGES])
+    for step in steps:
+        done = subprocess.run(step, capture_output=True, text=True)
+        if done.returncode:
+            return f"{' '.join(PEER_PACKAGES)} can't be installed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
+    (PEERS / ".installed").touch()
+    return None
 
 
 def measure(case: str, who: str, archive: str) -> None:
     """Run one function and print its seconds, peak memory and result: what the child process does."""
     with tempfile.TemporaryDirectory(dir=Path(archive).parent) as folder:
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         result = CASES[case][who](Path(archive), Path(folder))
-        seconds = time.perf_counter() - started
+        if callable(result):  # set-up is over
+            started, cpu = time.perf_counter(), time.process_time()
+            result = result()
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-    print(json.dumps({"seconds": seconds, "peak_memory_mb": peak, "result": result}))
+    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "peak_memory_mb": peak, "result": result}))
+
+
+def run(case: str, who: str, archive: Path) -> dict: # what `measure` prints, or {"failed": why}
+    """One measurement in a process of its own."""
+    python, elsewhere = sys.executable, CASES[case][who] in ELSEWHERE
+    if elsewhere:
+        if reason := peers():
+            return {"failed": reason}
+        python = str(PEERS / "bin" / "python")
+    try:
+        done = subprocess.run([python, "-W", "ignore", __file__, case, who, str(archive)], capture_output=True, text=True, timeout=MOST_SECONDS)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"not done after {MOST_SECONDS} s"}
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [""])[-1]
+        return {"failed": "killed, most likely for want of memory" if done.returncode == -9 else last or f"exit status {done.returncode}"}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def summary(what, measured: list[dict]) -> dict:
+    """One contender's line of the results: the median of its times and its highest peak; also why, if it failed."""
+    line = {"what": " ".join(what.__doc__.split())}
+    if failures := [run["failed"] for run in measured if "failed" in run]:
+        return line | {"failed": failures[0]}
+    line |= {"seconds": round(statistics.median(run["seconds"] for run in measured), 2), "seconds_all": [round(run["seconds"], 2) for run in measured],
+             "cpu_seconds": round(statistics.median(run["cpu_seconds"] for run in measured), 2),
+             "peak_memory_mb": round(max(run["peak_memory_mb"] for run in measured), 1), "rows": measured[0]["result"]}
+    if "iterations" in measured[0]["result"]:
+        line["seconds_per_iteration"] = round(line["seconds"] / measured[0]["result"]["iterations"], 2)
+    return line
 
 
 def machine() -> dict:
     """What the numbers were measured on."""
-    names = ("movierec", "numpy", "duckdb", "pandas", "polars", "pyarrow")
+    names = ("movierec", "numpy", "scipy", "implicit", "duckdb", "pandas", "polars", "pyarrow")
     model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "") if Path("/proc/cpuinfo").exists() else ""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    return {"cores": os.cpu_count(), "processor": model or platform.processor(), "memory_gb": round(memory, 1), "system": platform.system(), "python": platform.python_version(),
+    import scipy.linalg  # noqa: F401  loads its BLAS
+    from threadpoolctl import threadpool_info
+
+    kernels = sorted({f"{library['internal_api']} {library['version']}, {library.get('architecture', '?')}" for library in threadpool_info() if library["user_api"] == "blas"})
+    return {"cores": os.cpu_count(), "blas": kernels, "processor": model or platform.processor(), "memory_gb": round(memory, 1), "system": platform.system(), "python": platform.python_version(),
             "versions": {name: metadata.version(name) for name in names}, "commit": commit}
 
 
@@ -111,30 +362,37 @@ def main() -> None:
     from movierec.config import write_json
 
     scale = float(os.environ.get("SCALE", "0.05"))
-    results = {"scale": scale, "repeats": REPEATS, "machine": machine(), "cases": {}}
+    wanted = os.environ["CASES"].split(",") if os.environ.get("CASES") else list(CASES)
+    target = ROOT / "reports" / "results" / "bench.json"
+    results = {"scale": scale, "machine": machine(), "cases": {}}
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "ml-20m.zip"
         started = time.perf_counter()
         print(f"synthetic archive at scale {scale:g} ...", flush=True)
-        # a process of its own: a child begins with the peak memory of its parent, so the parent has to stay small
+        # processes of their own: a child begins with the peak memory of its parent, so the parent has to stay small
         code = f"from pathlib import Path; from movierec.synthetic import synthesize; synthesize(Path({str(archive)!r}), scale={scale})"
         subprocess.run([sys.executable, "-c", code], check=True)
         results["cases"]["synthesize"] = {"movierec": {"seconds": round(time.perf_counter() - started, 2), "archive_mb": round(archive.stat().st_size / 1e6, 1)}}
-        for case, contenders in CASES.items():
-            runs: dict[str, list[dict]] = {who: [] for who in contenders}
-            for repeat in range(REPEATS):
-                for who in contenders:
-                    done = subprocess.run([sys.executable, __file__, case, who, str(archive)], capture_output=True, text=True, check=True)
-                    runs[who].append(json.loads(done.stdout.splitlines()[-1]))
-                    print(f"{case:<12} {who:<18} {repeat + 1}/{REPEATS}  {runs[who][-1]['seconds']:8.2f} s  {runs[who][-1]['peak_memory_mb']:8.0f} MB", flush=True)
-            results["cases"][case] = {who: {"what": " ".join(contenders[who].__doc__.split()), "seconds": round(statistics.median(run["seconds"] for run in measured), 2),
-                                            "seconds_all": [round(run["seconds"], 2) for run in measured],
-                                            "peak_memory_mb": round(max(run["peak_memory_mb"] for run in measured), 1), "rows": measured[0]["result"]}
-                                      for who, measured in runs.items()}
-    target = ROOT / "reports" / "results" / "bench.json"
-    write_json(target, results)
-    print(f"written to {target.relative_to(ROOT)}")
+        subprocess.run([sys.executable, __file__, "prepare", str(archive)], check=True)
+        for case in wanted:
+            runs: dict[str, list[dict]] = {who: [] for who in CASES[case]}
+            for repeat in range(repeats(case, scale)):
+                for who, measured in runs.items():
+                    if measured and "failed" in measured[-1]:
+                        continue
+                    measured.append(run(case, who, archive))
+                    told = measured[-1].get("failed") or f"{measured[-1]['seconds']:8.2f} s  {measured[-1]['cpu_seconds']:8.2f} s CPU  {measured[-1]['peak_memory_mb']:8.0f} MB"
+                    print(f"{case:<12} {who:<18} {repeat + 1}/{repeats(case, scale)}  {told}", flush=True)
+            results["cases"][case] = {who: summary(CASES[case][who], measured) for who, measured in runs.items()}
+    if wanted == list(CASES):
+        write_json(target, results)
+        print(f"written to {target.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
-    measure(*sys.argv[1:]) if len(sys.argv) > 1 else main()
+    if len(sys.argv) == 1:
+        main()
+    elif sys.argv[1] == "prepare":
+        prepare(sys.argv[2])
+    else:
+        measure(*sys.argv[1:])
