@@ -85,7 +85,7 @@ class Sequential(ScoringRecommender):
         recent = self.interactions.recent(users, self.last, self.decay)
         scores = dense_product(recent, self.lift)
         weight = np.asarray(recent.sum(axis=1)).reshape(-1, 1)
-        scores += weight * (np.float32(1 - self.discount) * self.log_share)
+        scores += np.float32(1 - self.discount) * weight * self.log_share
         scores[weight[:, 0] == 0] = -np.inf  # nothing to follow
         return scores
 
