@@ -427,6 +427,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'movierec/retrieval.py'),
                                     'movierec.retrieval.Hybrid': ('retrieval.html#hybrid', 'movierec/retrieval.py'),
                                     'movierec.retrieval.Hybrid._ask': ('retrieval.html#hybrid._ask', 'movierec/retrieval.py'),
+                                    'movierec.retrieval.Hybrid._cells': ('retrieval.html#hybrid._cells', 'movierec/retrieval.py'),
                                     'movierec.retrieval.Hybrid._fit': ('retrieval.html#hybrid._fit', 'movierec/retrieval.py'),
                                     'movierec.retrieval.Hybrid._pool': ('retrieval.html#hybrid._pool', 'movierec/retrieval.py'),
                                     'movierec.retrieval.Hybrid._with_origin': ( 'retrieval.html#hybrid._with_origin',

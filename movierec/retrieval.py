@@ -202,35 +202,39 @@ class Hybrid(Recommender):
 
     def _pool(self, users: np.ndarray, as_of: np.ndarray, size: int) -> Pool:
         situation, said = self.situation(users, as_of), self._ask(users, max(size, self.depth), as_of)
-        votes = np.zeros((len(users), self.interactions.n_items), np.float32)
+        votes = np.zeros((len(users), self.interactions.n_items + 1), np.float32)  # the last column is what −1 points to
         sure = np.zeros(votes.shape, bool) if any(self.quotas.values()) else None
         for name, (proposed, _) in said.items():
             weight = np.array([self.weights[place].get(name, 0.0) for place in SITUATIONS], np.float32)[situation]
-            row, place = np.nonzero(proposed >= 0)  # a source names an item once, so plain indexing adds each vote
-            votes[row, proposed[row, place]] += weight[row] / np.float32(self.rank_constant + 1 + place)
+            share = weight[:, None] / np.float32(self.rank_constant + 1 + np.arange(proposed.shape[1]))
+            votes.ravel()[self._cells(proposed)] += share  # a source names an item once, so plain indexing adds each vote
             if self.quotas.get(name):
-                row, place = np.nonzero(proposed[:, : self.quotas[name]] >= 0)
-                sure[row, proposed[row, place]] = True
+                sure.ravel()[self._cells(proposed[:, : self.quotas[name]])] = True
+        votes[:, -1] = 0
         if sure is None:
-            votes[votes == 0] = -np.inf
-            items, scores = top_k(votes, size)
+            items, scores = top_k(votes, size, above=0)
         else:  # membership of the pool first, then the order of the votes
+            sure[:, -1] = False
             items, _ = top_k(np.where(sure, votes + 1e6, np.where(votes == 0, -np.inf, votes)).astype(np.float32), max(size, self.pool_size))
             scores = np.where(items >= 0, votes[np.arange(len(users))[:, None], items], -np.inf)
             order = np.lexsort((items, -scores), axis=-1)
             items, scores = np.take_along_axis(items, order, axis=1)[:, :size], np.take_along_axis(scores, order, axis=1)[:, :size]
         return self._with_origin(users, situation, items, scores, said)
 
+    def _cells(self, items: np.ndarray) -> np.ndarray: # int64, like `items`
+        "Where items are in a flattened table with a row for each user and one column more than there are items, which is for item −1."
+        return np.arange(len(items))[:, None] * (self.interactions.n_items + 1) + np.where(items < 0, self.interactions.n_items, items)
+
     def _with_origin(self, users: np.ndarray, situation: np.ndarray, items: np.ndarray, scores: np.ndarray, said: dict) -> Pool:
         "Look up at which rank each source proposed the items, and how it scores them."
         ranks, source_scores = {}, {}
-        there, rows = items >= 0, np.arange(len(users))[:, None]
-        table = np.zeros((len(users), self.interactions.n_items), np.int32)  # one for all sources: what is written is wiped again
+        there, wanted = items >= 0, self._cells(items)
+        table = np.zeros(len(users) * (self.interactions.n_items + 1), np.int32)  # one for all sources: what is written is wiped again
         for name, (proposed, score_of) in said.items():
-            row, place = np.nonzero(proposed >= 0)
-            table[row, proposed[row, place]] = place + 1
-            ranks[name] = np.where(there, table[rows, items], 0)
-            table[row, proposed[row, place]] = 0
+            cells = self._cells(proposed)
+            table[cells] = np.arange(1, proposed.shape[1] + 1, dtype=np.int32)
+            ranks[name] = np.where(there, table[wanted], 0)
+            table[cells] = 0
             score = score_of(items)
             source_scores[name] = np.where(there & np.isfinite(score), score, np.float32(np.nan))
         return Pool(users, situation, items, scores, ranks, source_scores)
