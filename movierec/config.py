@@ -207,6 +207,7 @@ class HybridSettings(_Section):
     session_hours: float = Field(1.0, gt=0, description="a user whose last event is not older is in a session, else returning")
     quotas: dict[Literal[SCORED], Annotated[int, Field(ge=0)]] = Field({}, description="so many first candidates of a source are in the pool whatever the votes")
     weights: WeightSettings = WeightSettings()
+    neural_weights: WeightSettings = WeightSettings(session=SourceWeights(als=1, als_recent=0.25, sequential=1, linear_ar=2, sasrec=4))  # in place of `weights` where the neural source is enabled
 
 
 class RankerSettings(_Section):

@@ -300,7 +300,9 @@ def make_hybrid(
         given["sasrec"]["seed"] = settings.seed
     sources = {name: SOURCE_CLASSES[name](**given.get(name, {})) for name in settings.sources}
     sources["als_recent"].als = sources["als"]  # one set of item vectors for both
-    return Hybrid(sources, newcomer_events=settings.warm_events, **settings.hybrid.model_dump())
+    options = settings.hybrid.model_dump(exclude={"weights", "neural_weights"})
+    weights = settings.hybrid.neural_weights if settings.sasrec.enabled else settings.hybrid.weights
+    return Hybrid(sources, weights.model_dump(), newcomer_events=settings.warm_events, **options)
 
 # %% ../nbs/05_retrieval.ipynb #eb720fa8
 def ablation(
