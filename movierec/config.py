@@ -9,7 +9,7 @@ __all__ = ['RATING_COLUMNS', 'LIST_COLUMNS', 'EVENT_COLUMNS', 'CANDIDATE_COLUMNS
            'EaseSettings', 'SequentialSettings', 'LinearArSettings', 'SasrecSettings', 'GenreSettings', 'SourceWeights',
            'WeightSettings', 'HybridSettings', 'RankerSettings', 'RankerV3Settings', 'DownloadSettings', 'project_root',
            'Settings', 'load_settings', 'Paths', 'paths', 'digest', 'code_version', 'write_json', 'read_manifest',
-           'peak_memory_mb', 'replacing', 'Artifact', 'locked', 'open_artifact', 'build']
+           'cores', 'peak_memory_mb', 'replacing', 'Artifact', 'locked', 'open_artifact', 'build']
 
 # %% ../nbs/00_config.ipynb #2ab66575
 import hashlib
@@ -441,6 +441,11 @@ def read_manifest(folder: Path) -> dict | None:
         return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return None
+
+
+def cores() -> int:
+    "Processor cores that this process may use."
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def peak_memory_mb() -> float | None:

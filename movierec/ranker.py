@@ -10,7 +10,6 @@ __all__ = ['RANKERS', 'RANKER_FEATURES', 'TrainingSet', 'validation_users', 'tra
 # %% ../nbs/07_ranker.ipynb #3b951248
 import hashlib
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from .baselines import Recommender, fitted_on, read_model
-from .config import SCORED, Artifact, ArtifactError, DataError, Settings, build, paths, write_json
+from .config import SCORED, Artifact, ArtifactError, DataError, Settings, build, cores, paths, write_json
 from .features import FEATURE_GROUPS, V1_FEATURES, V2_FEATURES, V3_FEATURES, FeatureStore
 from .interactions import Holdout, Interactions, load_holdout
 from .metrics import hits, user_metrics
@@ -148,7 +147,7 @@ _TRUSTED = {"sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"} 
 
 def _threads(pairs: TrainingSet) -> int: # how many to train with
     "One for little data: on a busy machine threads that wait for each other at every split take a hundred times as long."
-    return 1 if pairs.items.size < 500_000 else os.cpu_count() or 1
+    return 1 if pairs.items.size < 500_000 else cores()
 
 
 class Pointwise(Ranker):

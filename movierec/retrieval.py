@@ -7,7 +7,6 @@ __all__ = ['SITUATIONS', 'SOURCE_CLASSES', 'PHASES', 'shares', 'kind_affinity', 
            'make_hybrid', 'ablation', 'tune_weights', 'reasons', 'load_history', 'build_sources']
 
 # %% ../nbs/05_retrieval.ipynb #1a58e7db
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
@@ -23,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from .baselines import (ALS, ALSRecent, ItemItem, Popularity, PopularityRecent, Recommender, ScoringRecommender,
                                 candidates, fitted_on, read_model, top_k)
-from .config import DAY, Artifact, DataError, Settings, build, paths, write_json
+from .config import DAY, Artifact, DataError, Settings, build, cores, paths, write_json
 from .interactions import (Holdout, Interactions, decade_matrix, decay, item_genre_matrix, item_years, load_holdout,
                                    load_interactions, load_items)
 from .metrics import user_metrics
@@ -141,7 +140,7 @@ def in_threads(
     "Work on batches side by side, one core each."
     if len(values) < 2:
         return [work(value) for value in values]
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with threadpool_limits(1), ThreadPoolExecutor(cores()) as pool:
         return list(pool.map(work, values))
 
 
