@@ -255,6 +255,96 @@ def ours_pool(archive: Path, folder: Path):
     return work
 
 
+def _store(archive: Path):
+    """The feature store over the saved hybrid."""
+    from movierec.features import FeatureStore
+    from movierec.retrieval import Hybrid
+
+    return FeatureStore(Hybrid.load(archive.parent / "hybrid", _known(archive)[0]), 30.0)
+
+
+def ours_ranker(archive: Path, folder: Path):
+    """Ranker V3 as a run trains it: the pools and features of as many users as ranker.max_rows allows in each of two phases, and LambdaRank on them. The labels are made up: they change what is learnt, not what it costs."""
+    import numpy as np
+
+    from movierec.config import replacing
+    from movierec.ranker import TrainingSet, train
+    from movierec.retrieval import in_threads
+
+    settings, store = _settings(archive), _store(archive)
+    n = store.interactions.n_users
+    users = np.random.default_rng(0).choice(n, min(n, settings.ranker.max_rows // settings.hybrid.pool_size * 2), replace=False).astype(np.int32)
+
+    def part(start: int):
+        pool = store.hybrid.pool(users[start : start + 128])
+        return pool.items, store.matrix(pool, np.full(len(pool.users), store.interactions.as_of))
+
+    def work() -> dict:
+        started = time.perf_counter()
+        items, features = (np.concatenate(parts) for parts in zip(*in_threads(part, range(0, len(users), 128)), strict=True))
+        collected = time.perf_counter()
+        labels = (items >= 0) & (np.random.default_rng(1).random(items.shape) < np.where(np.arange(items.shape[1]) < 20, 0.02, 0.002))
+        ranker = train("ranked_v3", TrainingSet(users, items, features, labels), settings)
+        done = time.perf_counter()
+        with replacing(archive.parent / "ranker") as temporary:
+            ranker.save(temporary)
+        return {"users": len(users), "rows": int((items >= 0).sum()), "collecting_seconds": round(collected - started, 2), "training_seconds": round(done - collected, 2)}
+
+    return work
+
+
+def ours_rank(archive: Path, folder: Path):
+    """Features and scores of V3 for 200 candidates of every user, all users asking at one moment, on all cores; the pools themselves are not counted."""
+    import numpy as np
+
+    from movierec.config import cores
+    from movierec.ranker import Ranker, reorder
+    from movierec.retrieval import in_threads
+
+    store, ranker = _store(archive), Ranker.load(archive.parent / "ranker")
+    n, now = store.interactions.n_users, store.interactions.as_of
+
+    def part(start: int) -> tuple[int, float]:
+        pool = store.hybrid.pool(np.arange(start, min(start + 128, n)))
+        started = time.perf_counter()
+        there = pool.items >= 0
+        scores = np.full(there.shape, -np.inf, np.float32)
+        scores[there] = ranker.predict(store.matrix(pool, np.full(len(there), now))[there])
+        reorder(pool.items, scores, 50)
+        return int(there.sum()), time.perf_counter() - started
+
+    def work() -> dict:
+        rows, seconds = zip(*in_threads(part, range(0, n, 128)), strict=True)
+        return {"users": n, "candidates": sum(rows), "seconds": sum(seconds) / cores()}
+
+    return work
+
+
+def ours_one_user(archive: Path, folder: Path):
+    """One user at a time, on one thread, 300 of them: milliseconds for the pool of 200, and for features and scores of V3."""
+    import numpy as np
+    from threadpoolctl import threadpool_limits
+
+    from movierec.ranker import Ranker
+
+    store, ranker = _store(archive), Ranker.load(archive.parent / "ranker")
+    users, now = np.random.default_rng(0).integers(0, store.interactions.n_users, 320), np.array([store.interactions.as_of + 3_600])
+
+    def work() -> dict:
+        pools, ranks = [], []
+        with threadpool_limits(1):
+            for user in users:
+                started = time.perf_counter()
+                pool = store.hybrid.pool(np.array([user]), now)
+                found = time.perf_counter()
+                ranker.predict(store.matrix(pool, now)[0])
+                pools.append(found - started)
+                ranks.append(time.perf_counter() - found)
+        return {f"{name}_ms": {f"p{q}": round(float(np.percentile(times[20:], q)) * 1e3, 2) for q in (50, 99)} for name, times in (("pool", pools), ("features_and_scores", ranks))}
+
+    return work
+
+
 CASES = {
     "ingest": {"movierec": ours_ingest, "pandas": pandas_ingest, "polars": polars_ingest, "polars, same work": polars_same_work},
     "item_item": {"movierec": ours_item_item, "movierec, rp3beta": ours_rp3beta, "implicit": implicit_item_item},
@@ -265,9 +355,12 @@ CASES = {
     "genre": {"movierec": ours_genre},
     "hybrid_fit": {"movierec": ours_hybrid_fit},
     "pool": {"movierec": ours_pool},
+    "ranker": {"movierec": ours_ranker},
+    "rank": {"movierec": ours_rank},
+    "one_user": {"movierec": ours_one_user},
 }
 ELSEWHERE = {rectools_ease} # run in .venv/peers
-ONCE = {"linear_ar", "hybrid_fit"} # half a minute and more at any scale: what they take is solving for as many films
+ONCE = {"linear_ar", "hybrid_fit", "ranker"} # half a minute and more at any scale: what they take is solving for as many films
 
 
 def repeats(case: str, scale: float) -> int:
@@ -309,6 +402,7 @@ def measure(case: str, who: str, archive: str) -> None:
             started, cpu = time.perf_counter(), time.process_time()
             result = result()
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+        seconds = result.pop("seconds", seconds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
     print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "peak_memory_mb": peak, "result": result}))
 
