@@ -91,6 +91,10 @@ class Ranker(ABC):
     def predict(self, rows: np.ndarray) -> np.ndarray: # float32, n
         "A score for each row of its own features, float32, n × len(self.features)."
 
+    def contributions(self, rows: np.ndarray) -> np.ndarray | None:
+        "What each feature adds to each row's score; None: this kind of ranker can't tell."
+        return None
+
     @abstractmethod
     def _write(self, file: Path) -> None: ...
 
@@ -337,6 +341,22 @@ class Ranked(Recommender):
         users = np.asarray(users, np.int32)
         moments = np.full(len(users), self.interactions.as_of) if as_of is None else np.asarray(as_of)
         return ranked_lists(self.store, {self.name: self.ranker}, users, k, moments, batch_size)[self.name]
+
+    def explain(
+        self,
+        user: int, # user_idx
+        items: np.ndarray, # int: item_idx, of the user's list
+        as_of: int | None = None,
+    ) -> tuple[pd.DataFrame, pd.DataFrame] | None: # the features' values, and what each adds to the score: a row per item, a column per feature
+        "Why these items are where they are; None if the ranker can't tell."
+        moment = np.array([self.interactions.as_of if as_of is None else as_of])
+        pool = self.hybrid.pool(np.array([user]), moment, max(len(items), self.hybrid.pool_size))
+        place = np.argsort(pool.items[0])[np.searchsorted(np.sort(pool.items[0]), items)]
+        rows = self.store.matrix(pool, moment, self.ranker.features)[0, place]
+        parts = self.ranker.contributions(rows)
+        if parts is None:
+            return None
+        return pd.DataFrame(rows, items, self.ranker.features), pd.DataFrame(parts[:, :-1], items, self.ranker.features)
 
     def save(self, directory: Path) -> None:
         self.hybrid.save(directory / "hybrid")

@@ -42,8 +42,11 @@ def test_recommend(tiny_run):
     assert done.returncode == 0 and done.stderr == ""
     lines = done.stdout.splitlines()
     assert lines[0] == "tiny, user 7: hybrid" and len(lines) == 5 and "The Film" in lines[2] and "why" in lines[1]
-    debug = movierec("recommend", "--user-id", 7, "-k", 3, "--debug", *options(settings)).stdout
-    assert "rank_als" in debug and "user_item_genre_aff_decay" in debug and "chosen under global-time" in debug
+    debug = movierec("recommend", "--user-id", 7, "-k", 3, "--debug", "--system", "ranked_v2", *options(settings)).stdout
+    assert "rank_als" in debug and "user_item_genre_aff_decay" in debug
+    debug = movierec("recommend", "--user-id", 7, "-k", 3, "--debug", "--system", "ranked_v3", *options(settings)).stdout
+    assert "rank_als" in debug and debug.count(" adds ") == 15
+    assert "chosen under global-time" in movierec("recommend", "--user-id", 7, "-k", 3, *options(settings)).stdout
 
 
 def test_exports(tiny_run, tmp_path):

@@ -187,3 +187,15 @@ def test_a_ranked_system_keeps_the_contract(stage, version, tmp_path):
     system.save(tmp_path)
     loaded = Ranked.load(tmp_path, holdout.history)
     assert np.array_equal(loaded.top_k(users, 20, moments)[1], scores)
+
+
+def test_explanations_are_of_the_scores_that_were_given(stage):
+    settings, holdout, _, store, pairs = stage
+    system = Ranked.over(store, train("ranked_v3", pairs, settings))
+    user = int(holdout.judged[0])
+    (items,), (scores,) = system.top_k(np.array([user]), 10, holdout.as_of[[user]])
+    values, parts = system.explain(user, items, int(holdout.as_of[user]))
+    assert values.index.tolist() == parts.index.tolist() == items.tolist() and tuple(parts.columns) == V3_FEATURES
+    base = scores - parts.sum(axis=1).to_numpy()
+    assert np.allclose(base, base[0], atol=1e-4), "the score is the mean score and what the features add"
+    assert Ranked.over(store, train("ranked_v2", pairs, settings)).explain(user, items) is None
