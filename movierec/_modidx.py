@@ -452,6 +452,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'movierec.retrieval.Pool.sources': ('retrieval.html#pool.sources', 'movierec/retrieval.py'),
                                     'movierec.retrieval.ablation': ('retrieval.html#ablation', 'movierec/retrieval.py'),
                                     'movierec.retrieval.build_sources': ('retrieval.html#build_sources', 'movierec/retrieval.py'),
+                                    'movierec.retrieval.exact_sums': ('retrieval.html#exact_sums', 'movierec/retrieval.py'),
                                     'movierec.retrieval.in_threads': ('retrieval.html#in_threads', 'movierec/retrieval.py'),
                                     'movierec.retrieval.kind_affinity': ('retrieval.html#kind_affinity', 'movierec/retrieval.py'),
                                     'movierec.retrieval.load_history': ('retrieval.html#load_history', 'movierec/retrieval.py'),

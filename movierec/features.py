@@ -175,7 +175,7 @@ class FeatureStore:
         events, genre = hybrid.interactions, hybrid.sources["genre"]
         self.users = Timeline.of(events.user_idx, events.timestamp, events.confidence, events.n_users, half_life_days)
         self.items = Timeline.of(events.item_idx, events.timestamp, events.confidence, events.n_items, half_life_days)
-        self._kinds = {name: (kinds.toarray(), share) for name, (kinds, share) in genre.kinds.items()}
+        self._kinds = genre.kinds
         self._genre_vectors = _unit(self._kinds["genres"][0])
         self._item_vectors = _unit(hybrid.sources["als"].item_factors)
         self._year, self._n_genres = genre.item_years, self._kinds["genres"][0].sum(axis=1)
