@@ -102,6 +102,13 @@ def _known_system(system: str) -> str:
     return system
 
 
+def _system_of_run(settings: Settings, system: str, rankers: Artifact) -> str:
+    "The name of a system that a run has judged, or a `NotFoundError`."
+    if _known_system(system) not in rankers.manifest["contents"]["validation"]:
+        raise NotFoundError(f"{settings.dataset} was run without {system}: `movierec run --dataset {settings.dataset} --set {system}.enabled=true` fits it")
+    return system
+
+
 def _known_protocol(protocol: str) -> str:
     "The name of a protocol, or a `NotFoundError`: \"all\" is not one."
     if protocol not in PROTOCOLS:
@@ -175,7 +182,7 @@ def recommend(
     if protocol is None:
         protocol = next((name for name in reversed(PROTOCOLS) if read_manifest(where.rankers(name))), PROTOCOLS[-1])
     rankers = open_run(settings, _known_protocol(protocol))["rankers"]
-    system = _known_system(system or rankers.manifest["contents"]["best_on_validation"])
+    system = _system_of_run(settings, system or rankers.manifest["contents"]["best_on_validation"], rankers)
     missing = f"{settings.dataset} can't be served yet: `movierec run --dataset {settings.dataset}` does it"
     serving = open_artifact(where.serving, missing, interactions=data)
     trained_over = open_artifact(where.sources(protocol, "validation"), missing, interactions=data)
@@ -187,8 +194,6 @@ def recommend(
     hybrid = Hybrid.load(serving.path, interactions)
     store = FeatureStore(hybrid, rankers.manifest["config"]["half_life_days"])
     systems = assemble(store, load_rankers(rankers, settings.dataset))
-    if system not in systems:
-        raise NotFoundError(f"{settings.dataset} was run without {system}: `movierec run --dataset {settings.dataset} --set {system}.enabled=true` fits it")
     (best,), (scores,) = systems[system].top_k(np.array([user]), k)
     best, scores = best[best >= 0], scores[best >= 0]
     notes = [] if len(best) == k else [f"{system} has only {len(best)} films to suggest to user {user_id}"]
@@ -293,4 +298,4 @@ def export_recommendations_of(settings: Settings, protocol: str, system: str, k:
     longest = artifacts["lists"].manifest["config"]["list_size"]
     if k > longest:
         raise NotFoundError(f"the published lists are {longest} long, so -k can be at most {longest}")
-    return export_lists(artifacts["lists"], artifacts["data"], _known_system(system), k, file)
+    return export_lists(artifacts["lists"], artifacts["data"], _system_of_run(settings, system, artifacts["rankers"]), k, file)

@@ -121,7 +121,7 @@ class Pool:
     situation: np.ndarray # int8, n: index into `SITUATIONS`
     items: np.ndarray # int32: item_idx, best first; −1 = nothing more
     scores: np.ndarray # float32: votes; −inf = nothing more
-    ranks: dict[str, np.ndarray] # source → int32: its rank from 1; 0 = it didn't propose the item
+    ranks: dict[str, np.ndarray] # source → int16: its rank from 1; 0 = it didn't propose the item
     source_scores: dict[str, np.ndarray] # source → float32: its score, also where it didn't propose the item; NaN = it has none
 
     def sources(self) -> np.ndarray: # object (str), n × k
@@ -132,15 +132,17 @@ class Pool:
         return label
 
     @classmethod
-    def concatenate(cls, parts: "list[Pool]") -> "Pool":
-        "Batches of users as one."
-        def joined(name: str):
-            values = [getattr(part, name) for part in parts]
-            if isinstance(values[0], dict):
-                return {source: np.concatenate([value[source] for value in values]) for source in values[0]}
-            return np.concatenate(values)
+    def blank(cls, n: int, k: int, sources: list[str]) -> "Pool":
+        "Room for the candidates of n users: millions of users' pools are written into place, not kept twice."
+        return cls(np.empty(n, np.int32), np.empty(n, np.int8), np.empty((n, k), np.int32), np.empty((n, k), np.float32),
+                   {name: np.empty((n, k), np.int16) for name in sources}, {name: np.empty((n, k), np.float32) for name in sources})
 
-        return cls(*(joined(column.name) for column in fields(cls)))
+    def write(self, rows: slice, part: "Pool") -> None:
+        "Put the candidates of some users into their place."
+        for column in fields(self):
+            mine, theirs = getattr(self, column.name), getattr(part, column.name)
+            for here, there in zip(mine.values(), theirs.values(), strict=True) if isinstance(mine, dict) else ((mine, theirs),):
+                here[rows] = there
 
 
 def in_threads(
@@ -198,11 +200,17 @@ class Hybrid(Recommender):
         users = np.asarray(users, np.int32)
         moments = np.full(len(users), self.interactions.as_of) if as_of is None else np.asarray(as_of)
 
-        def part(start: int) -> Pool:
-            batch = slice(start, start + batch_size)
-            return self._pool(users[batch], moments[batch], size or self.pool_size)
+        size = size or self.pool_size
+        if len(users) <= batch_size:
+            return self._pool(users, moments, size)
+        whole = Pool.blank(len(users), size, self.voters)
 
-        return Pool.concatenate(in_threads(part, range(0, max(len(users), 1), batch_size)))
+        def part(start: int) -> None:
+            batch = slice(start, start + batch_size)
+            whole.write(batch, self._pool(users[batch], moments[batch], size))
+
+        in_threads(part, range(0, len(users), batch_size))
+        return whole
 
     def _ask(self, users: np.ndarray, depth: int, as_of: np.ndarray) -> dict[str, tuple[np.ndarray, Callable]]:
         "Lists of every source that votes, and a way to ask for its scores of other items."
@@ -238,11 +246,11 @@ class Hybrid(Recommender):
         "Look up at which rank each source proposed the items, and how it scores them."
         ranks, source_scores = {}, {}
         there, wanted = items >= 0, self._cells(items)
-        table = np.zeros(len(users) * (self.interactions.n_items + 1), np.int32)  # one for all sources: what is written is wiped again
+        table = np.zeros(len(users) * (self.interactions.n_items + 1), np.int16)  # one for all sources: what is written is wiped again
         for name, (proposed, score_of) in said.items():
             cells = self._cells(proposed)
-            table[cells] = np.arange(1, proposed.shape[1] + 1, dtype=np.int32)
-            ranks[name] = np.where(there, table[wanted], 0)
+            table[cells] = np.arange(1, proposed.shape[1] + 1, dtype=np.int16)
+            ranks[name] = np.where(there, table[wanted], np.int16(0))
             table[cells] = 0
             score = score_of(items)
             source_scores[name] = np.where(there & np.isfinite(score), score, np.float32(np.nan))

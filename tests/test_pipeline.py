@@ -1,5 +1,6 @@
 """Whole runs: repeatable, resumable, and checked by code that shares nothing with the package."""
 
+import importlib.util
 import json
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import pytrec_eval
 from conftest import TINY, tiny_settings, write_archive
 
-from movierec.config import NEURAL, PROTOCOLS, ArtifactError, DataError, NotFoundError, paths
+from movierec.config import NEURAL, PROTOCOLS, ArtifactError, DataError, NotFoundError, paths, read_manifest
 from movierec.config import SYSTEMS as ALL_SYSTEMS
 from movierec.ingest import query
 from movierec.pipeline import (
@@ -227,6 +228,40 @@ def test_odd_data_end_in_a_result_or_a_sentence(tmp_path, case):
 def test_folders_named_like_partitions_change_nothing(tmp_path, tiny_run):
     settings = tiny_settings(tmp_path / "rating=9" / "userId=7", protocol="global-time")
     assert run(settings, write_archive(tmp_path / "archive"))["global-time"]["systems"] == tiny_run[1]["global-time"]["systems"]
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="the extra neural (PyTorch) isn't installed: make neural")
+def test_the_neural_source_joins_in_and_goes_on_from_phase_to_phase(tmp_path):
+    small = {"enabled": True, "factors": 8, "length": 20, "epochs": 2, "continue_epochs": 1, "negatives": 20}
+    settings = tiny_settings(tmp_path, protocol="leave-last-out", sasrec=small)
+    results = run(settings, write_archive(tmp_path / "archive"))["leave-last-out"]
+    assert tuple(results["systems"]) == ALL_SYSTEMS and results["systems"]["sasrec"]["coverage@10"] > 0
+    assert {file.name for file in paths(settings).results.glob("*")} == {f"leave-last-out-neural.{suffix}" for suffix in ("json", "csv", "png")}
+    assert not list(paths(settings).sources("leave-last-out", "test").parent.glob("*-sasrec.npz")), "checkpoints are gone when they aren't needed any more"
+    inputs = {phase: read_manifest(paths(settings).sources("leave-last-out", phase)) for phase in ("tuning", "validation", "test")}
+    assert inputs["validation"]["inputs"]["earlier"] == inputs["tuning"]["key"] and inputs["test"]["inputs"]["earlier"] == inputs["validation"]["key"]
+    recorder = Recorder()
+    run(settings, None, recorder)
+    assert not recorder.built
+    assert recommend(settings, 7, 5, "sasrec").table.reason.str.len().min() > 10 and len(recommend(settings, 7, 5, "ranked_v3").table) == 5
+
+
+def test_a_system_that_was_not_run_is_a_sentence(tiny_run):
+    settings, _ = tiny_run
+    with pytest.raises(NotFoundError, match=r"tiny was run without sasrec: `movierec run --dataset tiny --set sasrec.enabled=true`"):
+        recommend(settings, 7, system="sasrec")
+    with pytest.raises(NotFoundError, match="was run without sasrec"):
+        export_recommendations_of(settings, "global-time", "sasrec", 5, Path("unused.parquet"))
+
+
+def test_the_best_system_is_compared_user_by_user(tiny_run):
+    _, results = tiny_run
+    for result in results.values():
+        best = result["best_on_validation"]
+        assert set(result["paired"]) == set(SYSTEMS) - {best}
+        for name, differences in result["paired"].items():
+            for metric, (mean, low, high) in differences.items():
+                assert low <= mean <= high and mean == pytest.approx(result["systems"][best][metric] - result["systems"][name][metric])
 
 
 def test_inventory(tiny_run):
