@@ -2,7 +2,8 @@
 
 Every measurement is a process of its own, repeated in turn with its peers (A B C A B C …), so that a machine whose speed drifts is
 fair to all; the median counts. SCALE is the size of the synthetic archive: 0.05 by default, 1 for the twenty million. CASES names the
-cases to run, separated by commas, and then nothing is written; by default all are.
+cases to run, separated by commas (by default all are): they take the place of the same cases in a file of the same scale. Each line says of which
+commit it is.
 
 RecTools wants other versions of numpy and attrs than movierec, so it lives in an environment of its own, .venv/peers, made when it is
 first needed. Whatever a peer can't do (install, memory, time) is a line of the results too.
@@ -459,6 +460,11 @@ def main() -> None:
     wanted = os.environ["CASES"].split(",") if os.environ.get("CASES") else list(CASES)
     target = ROOT / "reports" / "results" / "bench.json"
     results = {"scale": scale, "machine": machine(), "cases": {}}
+    if wanted != list(CASES):
+        before = json.loads(target.read_text(encoding="utf-8"))
+        if before["scale"] != scale:
+            sys.exit(f"{target.relative_to(ROOT)} is of scale {before['scale']:g}: CASES can only renew a part of it at the same scale")
+        results["cases"] = before["cases"]
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "ml-20m.zip"
         started = time.perf_counter()
@@ -477,10 +483,9 @@ def main() -> None:
                     measured.append(run(case, who, archive))
                     told = measured[-1].get("failed") or f"{measured[-1]['seconds']:8.2f} s  {measured[-1]['cpu_seconds']:8.2f} s CPU  {measured[-1]['peak_memory_mb']:8.0f} MB"
                     print(f"{case:<12} {who:<18} {repeat + 1}/{repeats(case, scale)}  {told}", flush=True)
-            results["cases"][case] = {who: summary(CASES[case][who], measured) for who, measured in runs.items()}
-    if wanted == list(CASES):
-        write_json(target, results)
-        print(f"written to {target.relative_to(ROOT)}")
+            results["cases"][case] = {who: summary(CASES[case][who], measured) | {"commit": results["machine"]["commit"]} for who, measured in runs.items()}
+    write_json(target, results)
+    print(f"written to {target.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
