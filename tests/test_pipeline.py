@@ -16,17 +16,22 @@ from conftest import TINY, tiny_settings, write_archive
 
 from movierec.config import NEURAL, PROTOCOLS, ArtifactError, DataError, NotFoundError, paths, read_manifest
 from movierec.config import SYSTEMS as ALL_SYSTEMS
+from movierec.evaluation import assemble, load_rankers
+from movierec.features import FeatureStore
 from movierec.ingest import query
+from movierec.interactions import load_interactions, load_items, load_users
 from movierec.pipeline import (
     Progress,
     datasets,
     export_recommendations_of,
     export_split_of,
     inventory,
+    open_data,
     open_run,
     recommend,
     run,
 )
+from movierec.retrieval import Hybrid
 
 COSTS = ("seconds", "peak_memory_mb")
 SYSTEMS = tuple(name for name in ALL_SYSTEMS if name not in NEURAL)  # without an extra
@@ -146,7 +151,21 @@ def test_recommendations_are_new_ordered_and_explained(tiny_run, system):
     seen = query("SELECT movieId FROM r WHERE userId = 7", r=paths(settings).tables / "ratings.parquet").movieId
     assert not set(advice.table.movieId) & set(seen) and advice.table["rank"].tolist() == list(range(1, 11))
     assert (np.diff(advice.table.score) <= 0).all() and advice.table.reason.str.len().min() > 10
-    assert len(advice.debug) == 10 and "item_genre_count" in advice.debug
+    assert len(advice.debug) == 10 and (advice.debug.columns.str.endswith(" adds").sum() == 15 if system == "ranked_v3" else "item_genre_count" in advice.debug)
+
+
+@pytest.mark.parametrize("system", ["hybrid", "ranked_v2", "ranked_v3"])
+def test_a_person_gets_to_the_number_what_the_evaluation_would_give(tiny_run, system):
+    """One user through `recommend`, against all users in one batch over the same sources at the same moment."""
+    settings, _ = tiny_run
+    data = open_data(settings)
+    interactions, rankers = load_interactions(data), open_run(settings, "global-time")["rankers"]
+    store = FeatureStore(Hybrid.load(paths(settings).serving, interactions), settings.half_life_days)
+    items, scores = assemble(store, load_rankers(rankers, "tiny"))[system].top_k(np.arange(interactions.n_users), 10)
+    movies, users = load_items(data).movieId.to_numpy(), load_users(data)
+    for user in (0, 6, 41):
+        table = recommend(settings, users[user], 10, system, "global-time").table
+        assert table.movieId.tolist() == movies[items[user]].tolist() and np.array_equal(table.score.to_numpy(np.float32), scores[user])
 
 
 def test_default_system_is_the_best_on_validation(tiny_run):
