@@ -65,7 +65,8 @@ def exact_sums(
     terms: int, # of a sum at most
 ) -> np.ndarray: # float32, n × m
     "Each row so rounded (to some six digits of its largest) that its sums are exact in float32, in whatever order BLAS makes them."
-    unit = np.ldexp(np.float32(1), np.frexp(weights.max(axis=1, keepdims=True))[1] - 24 + int(np.ceil(np.log2(max(terms, 1)))))
+    _, exponent = np.frexp(weights.max(axis=1, initial=0, keepdims=True))
+    unit = np.ldexp(np.float32(1), np.maximum(exponent, -100) - 24 + int(np.ceil(np.log2(max(terms, 1)))))
     return np.rint(weights / unit) * unit
 
 

@@ -210,3 +210,22 @@ def test_ablation_leaves_one_out():
     table = ablation(hybrid, holdout, (1, 5))
     assert table.index.tolist() == ["all sources", "without popularity", "without als"]
     assert table.loc["without popularity", "recall@1"] == 1 and table.loc["without als", "recall@1"] < 0.5
+
+
+def test_sums_are_exact_in_any_order():
+    from movierec.retrieval import exact_sums
+
+    rng = np.random.default_rng(0)
+    weights = exact_sums((rng.random((50, 12)) * 10.0 ** rng.integers(-12, 3, (50, 1))).astype(np.float32), 12)
+    assert np.array_equal(weights.astype(np.float64).sum(axis=1), weights[:, ::-1].cumsum(axis=1, dtype=np.float32)[:, -1])
+    given = rng.random((5, 4)).astype(np.float32)
+    assert np.allclose(exact_sums(given, 4), given, rtol=1e-5) and exact_sums(np.zeros((3, 0), np.float32), 1).shape == (3, 0)
+    assert (exact_sums(np.zeros((3, 2), np.float32), 2) == 0).all()
+
+
+def test_a_catalogue_without_genres_or_years():
+    from scipy import sparse
+
+    interactions = make_interactions()
+    source = GenreNeighbours(item_genres=sparse.csr_matrix((40, 0), dtype=np.float32), item_years=np.full(40, np.nan, np.float32)).fit(interactions)
+    assert (source.top_k(np.arange(30), 5)[0] == -1).all(), "it has nothing to say, and says nothing"
