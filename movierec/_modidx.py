@@ -408,6 +408,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'movierec.ranker.Ranker.predict': ('ranker.html#ranker.predict', 'movierec/ranker.py'),
                                  'movierec.ranker.Ranker.save': ('ranker.html#ranker.save', 'movierec/ranker.py'),
                                  'movierec.ranker.Ranker.score': ('ranker.html#ranker.score', 'movierec/ranker.py'),
+                                 'movierec.ranker.Ranker.score_own': ('ranker.html#ranker.score_own', 'movierec/ranker.py'),
                                  'movierec.ranker.TrainingSet': ('ranker.html#trainingset', 'movierec/ranker.py'),
                                  'movierec.ranker.TrainingSet.of': ('ranker.html#trainingset.of', 'movierec/ranker.py'),
                                  'movierec.ranker.TrainingSet.there': ('ranker.html#trainingset.there', 'movierec/ranker.py'),

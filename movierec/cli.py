@@ -259,7 +259,7 @@ def tune(
     with out.status("trying weights …"):
         weights, reached = pipeline.tune(settings, protocol, situation)
     out.print(f"# {settings.dataset}, {protocol}, validation: " + ", ".join(f"{name} {value:.3f}" for name, value in reached.items()), soft_wrap=True)
-    out.print(escape(f"[hybrid.{'neural_weights' if settings.sasrec.enabled else 'weights'}.{situation}]"))
+    out.print(escape(f"[hybrid.{'neural_weights' if 'sasrec' in weights else 'weights'}.{situation}]"))
     for name, value in weights.items():
         out.print(f"{name} = {value:g}")
 

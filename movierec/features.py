@@ -53,8 +53,8 @@ USER_WINDOWS = {"hour": 1 / 24, "day": 1, "week": 7} # days
 LAST = (1, 5, 20) # events
 
 LATELY = (*(Feature(f"item_events_{days}d", f"the item's events in the last {days} days", "timeline", 0.0) for days in ITEM_WINDOWS),
-          Feature("item_trend", "log of the week's rate over the month's", "timeline", 0.0),
-          Feature("item_trend_long", "log of the month's rate over the year's", "timeline", 0.0),
+          Feature("item_trend", "log of the week's rate over the month's", "timeline", float(np.log(37 / 14))),
+          Feature("item_trend_long", "log of the month's rate over the year's", "timeline", float(np.log(372 / 37))),
           Feature("item_age_days", "days since the item's first event", "timeline", 0.0),
           Feature("item_mean_conf", "mean confidence, pulled towards 1 by five events", "item_features", 1.0),
           Feature("item_year", "year of the film", "items", NAN))

@@ -218,9 +218,11 @@ def recommend(
 def _phases(settings: Settings, protocol: str) -> tuple[Settings, Artifact, dict[str, Artifact]]: # the run's settings; the split; phase → fitted sources
     "What a finished run knew before the test."
     artifacts = open_run(settings, _known_protocol(protocol))
-    settings, split = Settings(**settings.model_dump() | artifacts["rankers"].manifest["config"]), artifacts["split"]
+    split = artifacts["split"]
     missing = f"the sources of {protocol} are gone: `movierec run --dataset {settings.dataset} --protocol {protocol}` fits them again"
-    return settings, split, {phase: open_artifact(paths(settings).sources(protocol, phase), missing, split=split) for phase in ("tuning", "validation")}
+    sources = {phase: open_artifact(paths(settings).sources(protocol, phase), missing, split=split) for phase in ("tuning", "validation")}
+    sasrec = sources["validation"].manifest["config"].get("sasrec", {"enabled": False})  # tables of a run with the neural source have names of their own
+    return Settings(**settings.model_dump() | artifacts["rankers"].manifest["config"] | {"sasrec": sasrec}), split, sources
 
 
 def ablate(

@@ -107,9 +107,13 @@ class Ranker(ABC):
 
     def score(self, features: np.ndarray, items: np.ndarray) -> np.ndarray: # float32, like `items`; −inf = no item
         "Scores of users × candidates from their full matrix, n × k × len(V3_FEATURES)."
+        return self.score_own(self.columns(features), items)
+
+    def score_own(self, features: np.ndarray, items: np.ndarray) -> np.ndarray: # float32, like `items`; −inf = no item
+        "The same from its own columns, n × k × len(self.features)."
         scores, there = np.full(items.shape, -np.inf, np.float32), items >= 0
         if there.any():
-            scores[there] = self.predict(self.columns(features)[there])
+            scores[there] = self.predict(features[there])
         return scores
 
     def save(self, directory: Path) -> None:
@@ -302,14 +306,11 @@ def ranked_lists(
     def part(start: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         batch = slice(start, start + batch_size)
         pool = hybrid.pool(users[batch], as_of[batch], max(k, hybrid.pool_size))
-        matrix, there = store.matrix(pool, as_of[batch], wanted), pool.items >= 0
+        matrix = store.matrix(pool, as_of[batch], wanted)
         lists = {"hybrid": (pool.items[:, :k], pool.scores[:, :k])}
         for name, ranker in rankers.items():
             own = matrix if ranker.features == wanted else matrix[..., [wanted.index(column) for column in ranker.features]]
-            scores = np.full(pool.items.shape, -np.inf, np.float32)
-            if there.any():
-                scores[there] = ranker.predict(own[there])
-            lists[name] = reorder(pool.items, scores, k)
+            lists[name] = reorder(pool.items, ranker.score_own(own, pool.items), k)
         return lists
 
     parts = in_threads(part, range(0, max(len(users), 1), batch_size))

@@ -185,6 +185,15 @@ def test_sources_that_are_not_there_are_unknown_and_newcomers_are_described(stor
     assert (matrix[:, V3_FEATURES.index("lift_20")] == 0).all() and (matrix[:, V3_FEATURES.index("user_interactions")] == 0).all()
 
 
+def test_where_there_is_nothing_to_look_at_stands_the_declared_default(store):
+    """A user and an item that nobody has met: whatever isn't about the request or the catalogue is its default."""
+    matrix = matrix_of(store, np.array([29]), [[38]], np.array([store.interactions.as_of]))[0, 0]
+    given = {"item_genre_count", "item_year", "hour_of_day", "situation", "votes_rank"}
+    for feature, value in zip(FEATURES, matrix, strict=True):
+        if feature.name not in given:
+            np.testing.assert_allclose(value, feature.default, rtol=1e-6, err_msg=feature.name)
+
+
 @pytest.mark.parametrize("moment", [None, "middle"])
 def test_tables_against_the_matrix(tmp_path, moment):
     """Two ways that share nothing, SQL over Parquet and arrays, give the same numbers, whatever the moment."""

@@ -22,6 +22,7 @@ from movierec.ingest import query
 from movierec.interactions import load_interactions, load_items, load_users
 from movierec.pipeline import (
     Progress,
+    ablate,
     datasets,
     export_recommendations_of,
     export_split_of,
@@ -262,6 +263,9 @@ def test_the_neural_source_joins_in_and_goes_on_from_phase_to_phase(tmp_path):
     recorder = Recorder()
     run(settings, None, recorder)
     assert not recorder.built
+    plain = settings.model_copy(update={"sasrec": settings.sasrec.model_copy(update={"enabled": False})})
+    ablate(plain, "leave-last-out")
+    assert {file.name for file in paths(settings).results.glob("*-features.csv")} == {"leave-last-out-neural-features.csv"}, "never in the place of the other run's"
     assert recommend(settings, 7, 5, "sasrec").table.reason.str.len().min() > 10 and len(recommend(settings, 7, 5, "ranked_v3").table) == 5
 
 
