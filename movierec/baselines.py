@@ -12,6 +12,7 @@ import warnings
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar, Self
@@ -111,6 +112,12 @@ class Recommender(ABC):
         self.interactions = interactions
         self._fit(interactions)
         return self
+
+    def fold_in(self, guests: Interactions) -> Self: # a shallow copy
+        "The same learned model, asked about people it wasn't fitted on: `guests` (from `Interactions.guests`) take the place of its users. Nothing is learned from them."
+        model = copy(self)
+        model.interactions = guests
+        return model
 
     def recommend(
         self,
@@ -283,15 +290,19 @@ class _SharedOrder(ScoringRecommender):
         return self._shared(when)[place]
 
     def _order(self, when: int, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # the `depth` best item_idx; their scores; all scores
-        "The order of a moment, kept for the next request."
-        asked = (self.interactions, when, depth)
-        last = getattr(self, "_last", (None, None))
-        if last[0] != asked:
+        "The order of a moment, kept for the next request, also for guests: it is nobody's own."
+        learned, kept = getattr(self, self.state[0]), self.__dict__.setdefault("_kept", [None])
+        last = kept[0]
+        if last is None or last[0] != (when, depth) or last[1] is not learned:
             scores = self._shared(np.array([when]))
             scores[:, self.interactions.unmet] = -np.inf
             items, best = top_k(scores, depth)
-            self._last = last = (asked, (items[0], best[0], scores[0]))
-        return last[1]
+            kept[0] = last = ((when, depth), learned, (items[0], best[0], scores[0]))  # in one step: other threads ask too
+        return last[2]
+
+    def fold_in(self, guests):
+        self.__dict__.setdefault("_kept", [None])  # shared with the copy
+        return super().fold_in(guests)
 
     def ask(self, users, k, as_of):
         "What `ScoringRecommender.ask` says, faster where all users ask at one moment."
@@ -488,6 +499,25 @@ class ALS(_DotProducts):
             weights.data = 1 + np.float32(self.alpha) * weights.data  # Hu et al.'s form; implicit takes weights as they are
             model.fit(weights, show_progress=False)  # users × items
         self.user_factors, self.item_factors = model.user_factors, model.item_factors
+
+    def fold_in(self, guests):
+        "Guests get the vectors that the last half-step of the fit would give them, solved exactly."
+        model, liked = super().fold_in(guests), guests.matrix
+        y, counts = self.item_factors.astype(np.float64), np.diff(liked.indptr)
+        everybody = getattr(self, "_gram", (None,))
+        if everybody[0] is not self.item_factors:
+            self._gram = everybody = (self.item_factors, y.T @ y + self.regularization * np.eye(y.shape[1]))
+        vectors = np.zeros((guests.n_users, y.shape[1]))
+        for count in np.unique(counts[counts > 0]):  # users with as many events at once: of each its own product, whoever else is there
+            users = np.flatnonzero(counts == count)
+            for start in range(0, len(users), step := max(1, 4_000_000 // (count * y.shape[1]))):
+                some = users[start : start + step]
+                place = liked.indptr[some][:, None] + np.arange(count)
+                own, weight = y[liked.indices[place]], self.alpha * liked.data[place].astype(np.float64)[:, :, None]
+                left = everybody[1] + (own * weight).transpose(0, 2, 1) @ own
+                vectors[some] = np.linalg.solve(left, (own * (1 + weight)).sum(axis=1)[:, :, None])[:, :, 0]
+        model.user_factors = vectors.astype(np.float32)
+        return model
 
     def _item_vectors(self) -> np.ndarray:
         return self.item_factors

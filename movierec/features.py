@@ -8,6 +8,7 @@ __all__ = ['NAN', 'NEVER', 'CLASSIC', 'ITEM_WINDOWS', 'USER_WINDOWS', 'LAST', 'L
            'Timeline', 'FeatureStore', 'build_features', 'feature_views']
 
 # %% ../nbs/06_features.ipynb #b5350a6f
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from scipy import sparse
 
 from .config import DAY, SCORED, Artifact, Settings, build, paths
 from .ingest import connect, write_table
-from .interactions import decay
+from .interactions import Interactions, decay
 from .retrieval import SITUATIONS, Hybrid, Pool, kind_affinity
 
 # %% ../nbs/06_features.ipynb #6dee8e85
@@ -179,6 +180,13 @@ class FeatureStore:
         self._genre_vectors = _unit(self._kinds["genres"][0])
         self._item_vectors = _unit(hybrid.sources["als"].item_factors)
         self._year, self._n_genres = genre.item_years, self._kinds["genres"][0].sum(axis=1)
+
+    def fold_in(self, guests: Interactions) -> "FeatureStore": # a shallow copy
+        "The same store, asked about people who are in no training set (`Interactions.guests`)."
+        store = copy(self)
+        store.hybrid, store.interactions = self.hybrid.fold_in(guests), guests
+        store.users = Timeline.of(guests.user_idx, guests.timestamp, guests.confidence, guests.n_users, self.half_life_days)
+        return store
 
     def matrix(
         self,

@@ -8,7 +8,7 @@ __all__ = ['INTERACTIONS_SQL', 'SPLIT_SQL', 'PARTS', 'HOLDOUTS', 'build_interact
            'build_split', 'Holdout', 'load_holdout', 'export_split', 'interaction_tables']
 
 # %% ../nbs/02_interactions.ipynb #e32e507f
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -61,7 +61,8 @@ class Interactions:
     timestamp: np.ndarray # int64, seconds since 1970
     n_users: int # of the whole dataset, also users without an event here
     n_items: int
-    as_of: int # every event is earlier than this moment (seconds since 1970)
+    as_of: int # every event is earlier than this moment (seconds since 1970); of guests: those of the population are
+    population_counts: np.ndarray | None = None # int64, n_items: of guests, everybody else's events per item
 
     def __post_init__(self):
         for name in EVENT_COLUMNS:  # scipy sorts indices in place: an array that is shared must not be one of them
@@ -110,8 +111,8 @@ class Interactions:
 
     @cached_property
     def item_counts(self) -> np.ndarray: # int64, n_items
-        "Events per item: 0 means that nobody had met the item before `as_of`."
-        return np.bincount(self.item_idx, minlength=self.n_items)
+        "Events per item: 0 means that nobody had met the item before `as_of`. What guests did isn't counted."
+        return np.bincount(self.item_idx, minlength=self.n_items) if self.population_counts is None else self.population_counts
 
     @cached_property
     def unmet(self) -> np.ndarray: # int64, ascending: item_idx
@@ -126,7 +127,11 @@ class Interactions:
     def select(self, mask: np.ndarray, as_of: int | None = None) -> "Interactions":
         "The events where `mask` is true, as of another moment if one is given."
         arrays = {name: getattr(self, name)[mask] for name in EVENT_COLUMNS}
-        return Interactions(**arrays, n_users=self.n_users, n_items=self.n_items, as_of=self.as_of if as_of is None else as_of)
+        return replace(self, **arrays, as_of=self.as_of if as_of is None else as_of)
+
+    def guests(self, events: "Interactions") -> "Interactions":
+        "People who are in no training set, with their own `user_idx`, as a model fitted on these interactions sees them: what is known about items stays what it is."
+        return replace(events, as_of=self.as_of, population_counts=self.item_counts)
 
 
 def decay(

@@ -338,6 +338,9 @@ class Ranked(Recommender):
         self.hybrid.fit(interactions)
         self.store = FeatureStore(self.hybrid, self.half_life_days)
 
+    def fold_in(self, guests):
+        return Ranked.over(self.store.fold_in(guests), self.ranker)
+
     def top_k(self, users, k, as_of=None, batch_size=128):
         users = np.asarray(users, np.int32)
         moments = np.full(len(users), self.interactions.as_of) if as_of is None else np.asarray(as_of)

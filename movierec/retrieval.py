@@ -174,6 +174,11 @@ class Hybrid(Recommender):
         for source in self.sources.values():
             source.fit(interactions)
 
+    def fold_in(self, guests):
+        model = super().fold_in(guests)
+        model.sources = {name: source.fold_in(guests) for name, source in self.sources.items()}
+        return model
+
     @property
     def voters(self) -> list[str]:
         "Sources with a weight or a quota, in the order of `sources`."

@@ -104,8 +104,8 @@ def restrict(interactions: Interactions, items: np.ndarray) -> Interactions:
     "Only the events on `items`, which are numbered anew in their order."
     place = np.full(interactions.n_items, -1, np.int32)
     place[items] = np.arange(len(items), dtype=np.int32)
-    kept = interactions.select(place[interactions.item_idx] >= 0)
-    return replace(kept, item_idx=place[kept.item_idx], n_items=len(items))
+    kept, counts = interactions.select(place[interactions.item_idx] >= 0), interactions.population_counts
+    return replace(kept, item_idx=place[kept.item_idx], n_items=len(items), population_counts=None if counts is None else counts[items])
 
 
 class _Linear(ScoringRecommender):

@@ -314,3 +314,49 @@ def test_a_quiet_window_grows():
         needed = next((n for n in range(2, int(day.max()) + 2) if (day < n).sum() >= least), int(day.max()) + 1)
         scores = PopularityRecent(2, least_events=least).fit(interactions)._scores(np.array([0]), np.array([interactions.as_of]))[0]
         assert np.array_equal(np.where(np.isneginf(scores), 0, scores), np.bincount(interactions.item_idx[day < needed], minlength=40))
+
+
+def guests_like(interactions, users) -> Interactions:
+    """Some users' events as those of people nobody has met before."""
+    rows, events = interactions.events_of(np.asarray(users))
+    arrays = {name: getattr(interactions, name)[events] for name in ("item_idx", "rating", "confidence", "timestamp")}
+    return interactions.guests(Interactions(rows.astype(np.int32), **arrays, n_users=len(users), n_items=interactions.n_items, as_of=0))
+
+
+@names
+def test_guests_get_what_users_with_their_histories_get(system):
+    """Folded in: the same lists and scores, from the learned model as it is; the model itself goes on answering its own users."""
+    interactions = make_interactions()
+    system.fit(interactions)
+    asked = np.array([3, 29, 7])  # one of them without a history
+    items, scores = system.top_k(asked, 10)
+    guests = system.fold_in(guests_like(interactions, asked))
+    theirs, their_scores = guests.top_k(np.arange(3), 10)
+    if "als" in (system.name, *getattr(system, "sources", {})):  # implicit's last step for its users is a few steps of conjugate gradients, not an exact solution
+        assert np.mean([len(np.intersect1d(a, b)) for a, b in zip(items[[0, 2]], theirs[[0, 2]], strict=True)]) >= 8
+    else:
+        assert np.array_equal(items, theirs) and np.array_equal(scores, their_scores)
+    assert np.array_equal(system.top_k(asked, 10)[0], items)
+    alone = system.fold_in(guests_like(interactions, asked[2:]))
+    assert np.array_equal(alone.top_k(np.array([0]), 10)[1], their_scores[2:])
+
+
+def test_als_guests_get_implicits_vector():
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    interactions = make_interactions()
+    als = ALS(factors=8, alpha=3.0, regularization=0.7).fit(interactions)
+    guests = guests_like(interactions, np.arange(30))
+    theirs = AlternatingLeastSquares(factors=8, regularization=0.7)
+    theirs.item_factors = als.item_factors
+    weights = interactions.matrix.copy()
+    weights.data = 1 + 3 * weights.data
+    assert als.fold_in(guests).user_factors == pytest.approx(theirs.recalculate_user(np.arange(30), weights), abs=1e-4)
+
+
+def test_what_guests_did_makes_no_item_known():
+    interactions = make_interactions()
+    new = Interactions(*(np.array([value], dtype) for value, dtype in ((0, np.int32), (39, np.int32), (5, np.float32), (2.5, np.float32), (10**9, np.int64))), 1, 40, 0)
+    guests = interactions.guests(new)
+    assert guests.item_counts is interactions.item_counts and guests.as_of == interactions.as_of
+    assert 39 in guests.unmet and guests.select(np.array([True])).item_counts is interactions.item_counts

@@ -199,3 +199,19 @@ def test_explanations_are_of_the_scores_that_were_given(stage):
     base = scores - parts.sum(axis=1).to_numpy()
     assert np.allclose(base, base[0], atol=1e-4), "the score is the mean score and what the features add"
     assert Ranked.over(store, train("ranked_v2", pairs, settings)).explain(user, items) is None
+
+
+def test_a_ranked_system_gives_guests_what_users_get(stage):
+    """Folded in, some users' own histories give the lists and scores they had; ALS, which gives guests an exact solution, isn't asked."""
+    _, holdout, hybrid, store, pairs = stage
+    without = replace(hybrid, weights={situation: weights | {"als": 0.0} for situation, weights in hybrid.weights.items()})
+    without.interactions = hybrid.interactions
+    store, users = copy(store), pairs.users[:6]
+    store.hybrid = without
+    rows, events = holdout.history.events_of(users)
+    some = holdout.history.select(np.isin(holdout.history.user_idx, users))
+    guests = holdout.history.guests(replace(some, user_idx=rows.astype(np.int32), n_users=len(users)))
+    system = Ranked.over(store, train("ranked_v3", pairs, load_settings(ranker_v3={"trees": 10})))
+    items, scores = system.top_k(users, 10, holdout.as_of[users])
+    theirs, their_scores = system.fold_in(guests).top_k(np.arange(len(users)), 10, holdout.as_of[users])
+    assert np.array_equal(items, theirs) and np.array_equal(scores, their_scores)
