@@ -111,6 +111,15 @@ def test_lists_do_not_depend_on_the_batch(model, interactions):
 
 
 @needs_torch
+def test_guests_get_what_users_with_their_histories_get(model, interactions):
+    users = np.array([5, 2, 9])
+    rows, events = interactions.events_of(users)
+    arrays = {name: getattr(interactions, name)[events] for name in ("item_idx", "rating", "confidence", "timestamp")}
+    guests = interactions.guests(Interactions(rows.astype(np.int32), **arrays, n_users=3, n_items=interactions.n_items, as_of=0))
+    for ours, theirs in zip(model.fold_in(guests).top_k(np.arange(3), 7), model.top_k(users, 7), strict=True):
+        assert np.array_equal(ours, theirs)
+
+
 def test_many_may_ask_at_once(model, interactions):
     import torch
 
