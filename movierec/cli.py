@@ -192,9 +192,9 @@ def recommend(
 ) -> None:
     "Films for a user that they haven't seen, with reasons."
     settings = _settings(config, None, dataset=dataset, protocol=protocol, data_dir=data_dir, reports_dir=reports_dir)
-    from movierec import pipeline
+    from movierec.service import recommend as advise
 
-    advice = pipeline.recommend(settings, user_id, k, system, protocol)
+    advice = advise(settings, user_id, k, system, protocol)
     table = Table(title=f"{settings.dataset}, user {user_id}: {advice.system} (chosen under {advice.protocol})" if system is None
                   else f"{settings.dataset}, user {user_id}: {advice.system}", title_justify="left", box=None, pad_edge=False)
     for name, justify in (("#", "right"), ("movieId", "right"), ("title", "left"), ("year", "right"), ("genres", "left"), ("score", "right"), ("why", "left")):

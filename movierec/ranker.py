@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RANKERS', 'RANKER_FEATURES', 'TrainingSet', 'validation_users', 'training_set', 'Ranker', 'Pointwise', 'Listwise',
-           'train', 'reorder', 'judged', 'mean_metrics', 'feature_ablation', 'learning_curve', 'ranked_lists', 'Ranked',
-           'together', 'load_phase', 'build_rankers']
+           'train', 'best_first', 'reorder', 'judged', 'mean_metrics', 'feature_ablation', 'learning_curve',
+           'ranked_lists', 'Ranked', 'together', 'load_phase', 'build_rankers']
 
 # %% ../nbs/07_ranker.ipynb #3b951248
 import hashlib
@@ -237,9 +237,14 @@ def train(
     return RANKERS[version](version, features).fit(pairs, settings)
 
 # %% ../nbs/07_ranker.ipynb #f385c6db
+def best_first(items: np.ndarray, scores: np.ndarray) -> np.ndarray: # n × k: positions
+    "Candidates by score, then item_idx."
+    return np.lexsort((items, -scores), axis=-1)
+
+
 def reorder(items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]: # n × k each
     "The best k of each user's candidates by new scores, then item_idx."
-    order = np.lexsort((items, -scores), axis=-1)[:, :k]
+    order = best_first(items, scores)[:, :k]
     return np.take_along_axis(items, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 # %% ../nbs/07_ranker.ipynb #df484908
