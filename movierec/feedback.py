@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from .config import DataError, NotFoundError, Settings, locked, paths
+from .config import DataError, NotFoundError, locked, paths
 from .service import Answer, RecommenderService, Taste
 
 # %% ../nbs/11_feedback.ipynb #b9668ebd
@@ -187,12 +187,12 @@ class LiveService:
     "A service and the log of what people told it."
 
     def __init__(self, service: RecommenderService, file: Path):
-        self.service, self.log = service, FeedbackLog(file, service.users, service.movies)
+        self.service, self.log = service, FeedbackLog(file, service.users, service.catalogue.movies)
 
     @classmethod
-    def open(cls, settings: Settings, system: str | None = None, protocol: str | None = None) -> "LiveService":
-        "The service of a dataset's last run, and its log."
-        return cls(RecommenderService(settings, system, protocol), paths(settings).feedback)
+    def over(cls, service: RecommenderService) -> "LiveService":
+        "A service and the log of its dataset."
+        return cls(service, paths(service.settings).feedback)
 
     def taste(self, user: int) -> Taste: # of a user_idx
         "What a user has said up to now, in whichever process."
