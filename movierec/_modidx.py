@@ -149,6 +149,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'movierec.cli._settings': ('cli.html#_settings', 'movierec/cli.py'),
                               'movierec.cli._summary': ('cli.html#_summary', 'movierec/cli.py'),
                               'movierec.cli.ablate': ('cli.html#ablate', 'movierec/cli.py'),
+                              'movierec.cli.api': ('cli.html#api', 'movierec/cli.py'),
                               'movierec.cli.datasets': ('cli.html#datasets', 'movierec/cli.py'),
                               'movierec.cli.download': ('cli.html#download', 'movierec/cli.py'),
                               'movierec.cli.export_recommendations': ('cli.html#export_recommendations', 'movierec/cli.py'),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'out', 'DatasetOption', 'ProtocolOption', 'DataDirOption', 'ReportsDirOption', 'ConfigOption', 'SetOption',
-           'TerminalProgress', 'run', 'recommend', 'ablate', 'tune', 'export_split', 'export_recommendations',
+           'TerminalProgress', 'run', 'recommend', 'api', 'ablate', 'tune', 'export_split', 'export_recommendations',
            'download', 'synthesize', 'datasets', 'info', 'main']
 
 # %% ../nbs/09b_cli.ipynb #af7260a3
@@ -215,6 +215,29 @@ def recommend(
             missing = (lambda value: value != value) if not name.startswith("rank_") else (lambda value: value == 0)
             details.add_row(name, *("–" if missing(value) else f"{value:.4g}" if isinstance(value, float) else str(value) for value in values))
         out.print(details)
+
+
+@app.command()
+def api(
+    host: Annotated[str | None, typer.Option("--host", help="Interface to listen on.", show_default="127.0.0.1: this machine only")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port to listen on; 0: any free one.", show_default="8000")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Processes.", show_default="1")] = None,
+    dataset: DatasetOption = None,
+    data_dir: DataDirOption = None,
+    reports_dir: ReportsDirOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+) -> None:
+    "Answer over HTTP: lists with reasons, films by title, feedback. Documentation at /docs."
+    settings = _settings(config, assignments, dataset=dataset, data_dir=data_dir, reports_dir=reports_dir)
+    given = {name: value for name, value in {"host": host, "port": port, "workers": workers}.items() if value is not None}
+    if given:
+        settings = load_settings(config, **settings.model_dump(exclude={"service"}), service=settings.service.model_dump() | given)
+    try:
+        from movierec.api import serve
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"the API needs {error.name}: pip install 'movierec[app]'") from None
+    serve(settings)
 
 
 @app.command()

@@ -191,7 +191,7 @@ def build_evaluation(
             "systems": systems,
             "best_on_validation": best,
             "paired": {name: paired(ranked[best], ranked[name], holdout, settings) for name in systems if name != best},
-            "config": settings.model_dump(mode="json", exclude={"dataset", "protocol", "data_dir", "reports_dir", "download"}),
+            "config": settings.model_dump(mode="json", exclude={"dataset", "protocol", "data_dir", "reports_dir", "download", "service"}),
             "version": lists.manifest["version"],
             "seconds": {stage: artifact.manifest["seconds"] for stage, artifact in costs.items()},
             "peak_memory_mb": max((artifact.manifest["peak_memory_mb"] or 0 for artifact in costs.values()), default=0),

@@ -110,7 +110,7 @@ class FeedbackLog:
                 self.lines += 1
                 try:
                     self._apply(self._parse(line))
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
                     self._unread += 1
                     if len(self.problems) < 20:
                         self.problems.append(f"line {self.lines}: {error if isinstance(error, _Unusable) else 'not a line of feedback'}")

@@ -6,8 +6,7 @@
 __all__ = ['Film', 'plain', 'Catalogue', 'Taste', 'one_history', 'relevance', 'diversify', 'speaker', 'loudest', 'Pick', 'Answer',
            'Watched', 'Ranking', 'RecommenderService', 'Advice', 'recommend']
 
-# %% ../nbs/10_service.ipynb #eb2d672f
-import re
+# %% ../nbs/10_service.ipynb #36a911fb
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,14 +37,10 @@ class Film:
     genres: list[str]
 
 
-_ARTICLE = re.compile(r"^(.*), (the|an|a|les|le|la|l'|il|lo|el|los|las|der|die|das)( \(.*|)$")
-
-
 def plain(text: str) -> str:
-    "A title in plain small letters, the article in front: \"the matrix 1999\"."
-    text = unicodedata.normalize("NFKD", text.casefold())
-    text = _ARTICLE.sub(r"\2 \1\3", "".join(letter for letter in text if not unicodedata.combining(letter)))
-    return " ".join("".join(letter if letter.isalnum() else " " for letter in text).split())
+    "Letters and digits only, small and without accents."
+    letters = (letter for letter in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(letter))
+    return " ".join("".join(letter if letter.isalnum() else " " for letter in letters).split())
 
 
 def _pieces(text: str) -> set[str]:
@@ -65,7 +60,7 @@ class Catalogue:
         self.movies, self.titles = items["movieId"].to_numpy(), items["title"].tolist()
         self.years = [None if year is pd.NA else int(year) for year in items["year"]]
         self.genres = [list(genres) for genres in items["genres"]]
-        self._counts, self._plain = counts, [plain(title) for title in self.titles]
+        self._counts, self._plain = counts, [plain(f"{title} {year or ''}") for title, year in zip(self.titles, self.years, strict=True)]
         pieces = [_pieces(title) for title in self._plain]
         self._number = {piece: number for number, piece in enumerate(sorted(set().union(*pieces)))}
         rows = np.array([self._number[piece] for some in pieces for piece in some], np.int32)
