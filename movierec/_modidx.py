@@ -509,6 +509,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'movierec.ranker.feature_ablation': ('ranker.html#feature_ablation', 'movierec/ranker.py'),
                                  'movierec.ranker.judged': ('ranker.html#judged', 'movierec/ranker.py'),
                                  'movierec.ranker.learning_curve': ('ranker.html#learning_curve', 'movierec/ranker.py'),
+                                 'movierec.ranker.load_lightgbm': ('ranker.html#load_lightgbm', 'movierec/ranker.py'),
                                  'movierec.ranker.load_phase': ('ranker.html#load_phase', 'movierec/ranker.py'),
                                  'movierec.ranker.mean_metrics': ('ranker.html#mean_metrics', 'movierec/ranker.py'),
                                  'movierec.ranker.ranked_lists': ('ranker.html#ranked_lists', 'movierec/ranker.py'),
