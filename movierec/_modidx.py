@@ -38,6 +38,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'movierec.api._sentence': ('api.html#_sentence', 'movierec/api.py'),
                               'movierec.api._too_long': ('api.html#_too_long', 'movierec/api.py'),
                               'movierec.api._watching': ('api.html#_watching', 'movierec/api.py'),
+                              'movierec.api._whole': ('api.html#_whole', 'movierec/api.py'),
                               'movierec.api._whole_body': ('api.html#_whole_body', 'movierec/api.py'),
                               'movierec.api.create_app': ('api.html#create_app', 'movierec/api.py'),
                               'movierec.api.serve': ('api.html#serve', 'movierec/api.py')},

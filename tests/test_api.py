@@ -2,12 +2,17 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import uvicorn
 from conftest import tiny_settings, write_archive
@@ -15,6 +20,7 @@ from conftest import tiny_settings, write_archive
 from movierec import pipeline
 from movierec.api import Buckets, create_app
 from movierec.config import load_settings, paths
+from movierec.feedback import FeedbackLog
 from movierec.service import RecommenderService, recommend
 
 
@@ -306,3 +312,108 @@ def test_many_at_once(client):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+@pytest.mark.slow
+def test_every_answer_is_as_documented(client):
+    """What schemathesis makes up from the OpenAPI document, right and wrong: no 5xx, no status, type or body that isn't documented."""
+    done = subprocess.run([Path(sys.executable).with_name("schemathesis"), "run", f"{client.base_url}/openapi.json", "--checks=all", "--max-examples=40", "--seed=1", "--no-color"],
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-8_000:]
+
+
+@contextmanager
+def command(settings, *options):
+    """`movierec api` as a person starts it; yields the process and its address."""
+    process = subprocess.Popen([Path(sys.executable).with_name("movierec"), "api", "--port", "0", "--dataset", settings.dataset, "--data-dir", settings.data_dir, "--reports-dir", settings.reports_dir,
+                                *map(str, options)], stderr=subprocess.PIPE, text=True)
+    try:
+        first = process.stderr.readline()
+        assert "http://127.0.0.1:" in first, first + process.stderr.read()
+        yield process, first.split()[1]
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.communicate(timeout=30)
+
+
+@pytest.mark.slow
+def test_two_workers_are_one_service(tiny_run, tmp_path):
+    settings = copy_of(tiny_run[0], tmp_path)
+    with command(settings, "--workers", 2) as (process, address), httpx.Client(base_url=address, timeout=30, headers={"Connection": "close"}) as client:
+        wait_for(lambda: client.get("/health").status_code == 200)
+        wait_for(lambda: all(client.get("/health").status_code == 200 for _ in range(20)))
+        first = client.get("/recommend/user/1").json()["items"][0]["item_idx"]
+        for turn in range(10):  # whichever worker hears it, both know
+            assert give(client, 1, first, "undislike" if turn % 2 else "dislike", f"turn {turn}").json()["new"]
+            shown = [first in [pick["item_idx"] for pick in client.get("/recommend/user/1").json()["items"]] for _ in range(6)]
+            assert shown == [bool(turn % 2)] * 6
+        assert not any(give(client, 1, first, "dislike", "turn 0").json()["new"] for _ in range(6)), "a key is a key for both"
+        counted = [line for line in client.get("/metrics").text.splitlines() if line.startswith('movierec_requests_total{method="GET",route="/recommend/user/{user_idx}"')]
+        assert sum(float(line.split()[-1]) for line in counted) == 61, "the numbers of both"
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.slow
+def test_requests_under_way_are_answered_before_it_stops(tiny_run, tmp_path):
+    settings = copy_of(tiny_run[0], tmp_path)
+    with command(settings) as (process, address), httpx.Client(base_url=address, timeout=30) as client:
+        wait_for(lambda: client.get("/health").status_code == 200)
+        answers = []
+
+        def ask():
+            with httpx.Client(base_url=address, timeout=30) as mine:
+                answers.append(mine.post("/recommend", content=slowly(), headers={"Content-Type": "application/json"}).status_code)
+
+        def slowly():
+            yield b'{"history": ['
+            begun.set()
+            time.sleep(0.5)
+            yield b"]}"
+
+        begun = threading.Event()
+        asking = threading.Thread(target=ask)
+        asking.start()
+        begun.wait()
+        time.sleep(0.2)
+        process.terminate()
+        asking.join()
+        assert answers == [200] and process.wait(timeout=30) in (0, -signal.SIGTERM) and "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.slow
+def test_kill_9_of_the_server_loses_nothing_it_acknowledged(tiny_run, tmp_path):
+    settings, heard = copy_of(tiny_run[0], tmp_path), []
+    with command(settings, "--workers", 2) as (process, address):
+        with httpx.Client(base_url=address, timeout=30) as client:
+            wait_for(lambda: client.get("/health").status_code == 200)
+
+        def write(user):
+            with suppress(httpx.HTTPError), httpx.Client(base_url=address, timeout=30) as mine:
+                for item in range(120):
+                    if give(mine, user, item, "save").status_code == 200:
+                        heard.append((user, item))
+
+        writers = [threading.Thread(target=write, args=(user,)) for user in range(16)]
+        for thread in writers:
+            thread.start()
+        wait_for(lambda: len(heard) > 200)
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+        process.kill()
+        for thread in writers:
+            thread.join()
+    log = FeedbackLog(paths(settings).feedback, np.arange(1, 81), np.arange(1, 121))
+    assert len(heard) > 200 and all(item in log.taste(user).saves for user, item in heard)
+
+
+@pytest.mark.slow
+def test_the_command_says_what_is_wrong(tiny_run, tmp_path):
+    settings = copy_of(tiny_run[0], tmp_path)
+    with command(settings) as (_, address):
+        done = subprocess.run([Path(sys.executable).with_name("movierec"), "api", "--port", address.rpartition(":")[2], "--dataset", "tiny", "--data-dir", settings.data_dir, "--reports-dir", settings.reports_dir],
+                              capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1 and done.stderr.startswith("Error: 127.0.0.1 port ") and done.stderr.count("\n") == 1
+    done = subprocess.run([Path(sys.executable).with_name("movierec"), "api", "--dataset", "tinny", "--data-dir", settings.data_dir], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "did you mean tiny?" in done.stderr
