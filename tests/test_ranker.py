@@ -208,7 +208,7 @@ def test_a_ranked_system_gives_guests_what_users_get(stage):
     without.interactions = hybrid.interactions
     store, users = copy(store), pairs.users[:6]
     store.hybrid = without
-    rows, events = holdout.history.events_of(users)
+    rows, _ = holdout.history.events_of(users)
     some = holdout.history.select(np.isin(holdout.history.user_idx, users))
     guests = holdout.history.guests(replace(some, user_idx=rows.astype(np.int32), n_users=len(users)))
     system = Ranked.over(store, train("ranked_v3", pairs, load_settings(ranker_v3={"trees": 10})))
