@@ -110,22 +110,22 @@ def _summary(contents: dict[str, Any]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in list(rows.items())[:4])
 
 
-def _results_table(results: dict[str, Any]) -> Table:
-    "The comparison of all systems under one protocol."
+def _results_table(results: dict[str, Any], systems: list[str] | None = None, marks: dict[str, dict[str, str]] | None = None) -> Table:
+    "The comparison of systems under one protocol; `marks` of a metric stand before its figures."
     from movierec.evaluation import with_interval
 
-    first = next(iter(results["systems"].values()))
-    headline = list(first["ci95"])
-    cutoffs = [name.partition("@")[2] for name in first if name.startswith("coverage@")]
-    others = [f"recall@{cutoffs[-1]}", f"ndcg@{cutoffs[-1]}", f"coverage@{cutoffs[0]}"]  # all of them are in the csv
-    table = Table(title=f"{results['dataset']['name']}, {results['protocol']['name']}, test, {first['n_users']:,} users", title_justify="left", box=None, pad_edge=False)
+    protocol, first = results["protocol"], next(iter(results["systems"].values()))
+    headline, cutoffs = protocol["headline"], protocol["cutoffs"]
+    others = [name for name in (f"recall@{cutoffs[-1]}", f"ndcg@{cutoffs[-1]}", f"coverage@{cutoffs[0]}") if name not in headline]  # all of them are in the csv
+    counted = "" if protocol["relevant"] == "liked" else ", every held-out event counts"
+    table = Table(title=f"{results['dataset']['name']}, {protocol['name']}, test, {first['n_users']:,} users{counted}", title_justify="left", box=None, pad_edge=False)
     table.add_column("system")
     for name in (*headline, *others):
         table.add_column(name, justify="right")
-    for name, system in results["systems"].items():
-        best = name == results["best_on_validation"]
-        table.add_row(f"{name} ◂" if best else name, *(with_interval(system, metric) for metric in headline),
-                      *(f"{system[metric]:.3f}" for metric in others), style="bold" if best else None)
+    for name in systems or results["systems"]:
+        system, best = results["systems"][name], name == results["best_on_validation"]
+        figures = (f"{marks[metric][name] if marks else ''} {with_interval(system, metric)}".lstrip() for metric in headline)
+        table.add_row(f"{name} ◂" if best else name, *figures, *(f"{system[metric]:.3f}" for metric in others), style="bold" if best else None)
     return table
 
 # %% ../nbs/09b_cli.ipynb #a380cb1a

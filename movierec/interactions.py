@@ -201,6 +201,8 @@ class Protocol(ABC):
     files: ClassVar[tuple[str, ...]] = ("train", "validation", "test") # what a split consists of
     phases: ClassVar[tuple[str, ...]] = ("tuning", "validation", "test") # what can be asked for, each a step later than the one before
     settings: ClassVar[tuple[str, ...]] = () # those that the split depends on
+    cutoffs: ClassVar[tuple[int, ...]] = () # list lengths of published tables, in place of those of the settings
+    headline: ClassVar[tuple[str, ...]] = ("recall@{k}", "ndcg@{k}") # metrics that systems are compared by; {k}: the first of the cutoffs
 
     @abstractmethod
     def part(self, con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
@@ -272,6 +274,7 @@ class StrongGeneralization(Protocol):
     name = "strong-generalization"
     files = ("train", "validation_fold_in", "validation", "test_fold_in", "test")
     phases = ("validation", "test")
+    cutoffs, headline = (20, 50, 100), ("truncated_recall@20", "truncated_recall@50", "ndcg@100")
     seed, liked_above, least_events, held_out_share = 98_765, 3.5, 5, 0.2
 
     def part(self, con, settings):

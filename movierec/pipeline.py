@@ -22,9 +22,9 @@ from .download import download
 from .evaluation import assemble, build_evaluation, build_lists, export_lists, load_rankers, publish, read_results
 from .features import FEATURES, V2_FEATURES, FeatureStore, build_features, feature_views
 from .ingest import CATALOGUE, OwnData, create_warehouse, ingest, raw_tables
-from .interactions import (build_interactions, build_split, export_split, interaction_tables, item_genre_matrix,
+from .interactions import (PROTOCOL_CLASSES, build_interactions, build_split, export_split, interaction_tables, item_genre_matrix,
                                    load_holdout, load_interactions, load_items, load_users)
-from .ranker import Ranked, build_rankers, feature_ablation, learning_curve, load_phase
+from .ranker import RANKERS, Ranked, build_rankers, feature_ablation, learning_curve, load_phase
 from .retrieval import SITUATIONS, Hybrid, ablation, build_sources, reasons, tune_weights
 
 # %% ../nbs/09_pipeline.ipynb #f8b0a68a
@@ -66,18 +66,22 @@ def run(
     results = {}
     for protocol in settings.protocols:
         split = stage(f"{protocol}: split", build_split, data, protocol)
-        earlier = stage(f"{protocol}: sources for tuning", build_sources, data, split, "tuning", step=None)
-        fitted = stage(f"{protocol}: sources on train", build_sources, data, split, "validation", earlier, step=None)
-        rankers = stage(f"{protocol}: rankers", build_rankers, split, earlier, fitted, step=None)
-        refitted = stage(f"{protocol}: sources on train + validation", build_sources, data, split, "test", fitted, step=None)
-        lists = stage(f"{protocol}: test lists", build_lists, split, refitted, rankers, step=None)
-        costs = {"ingest": tables, "interactions": data, "split": split, "sources_for_tuning": earlier, "sources_on_train": fitted, "rankers": rankers,
-                 "sources_on_train_and_validation": refitted, "test_lists": lists}
+        costs = {"ingest": tables, "interactions": data, "split": split}
+        if "tuning" in PROTOCOL_CLASSES[protocol].phases:
+            costs["sources_for_tuning"] = earlier = stage(f"{protocol}: sources for tuning", build_sources, data, split, "tuning", step=None)
+            costs["sources_on_train"] = fitted = stage(f"{protocol}: sources on train", build_sources, data, split, "validation", earlier, step=None)
+            costs["rankers"] = rankers = stage(f"{protocol}: rankers", build_rankers, split, earlier, fitted, step=None)
+            costs["sources_on_train_and_validation"] = asked = stage(f"{protocol}: sources on train + validation", build_sources, data, split, "test", fitted, step=None)
+        else:  # nothing is fitted twice, and no ranker can be trained
+            costs["sources_on_train"] = asked = stage(f"{protocol}: sources on train", build_sources, data, split, "validation", step=None)
+            rankers = None
+        costs["test_lists"] = lists = stage(f"{protocol}: test lists", build_lists, split, asked, rankers, step=None)
         evaluation = stage(f"{protocol}: evaluation", build_evaluation, tables, data, split, rankers, lists, costs, step=None)
         publish(settings, protocol, evaluation)
         results[protocol] = read_results(evaluation)
-    stage("feature tables", build_features, data)
-    stage("sources on everything", build_sources, data, split, "serving", refitted, step=None)
+    if not set(settings.protocols).isdisjoint(PROTOCOLS):  # the others only measure
+        stage("feature tables", build_features, data)
+        stage("sources on everything", build_sources, data, split, "serving", asked, step=None)
     create_warehouse(settings, raw_tables(settings) | interaction_tables(settings) | feature_views(settings))
     return results
 
@@ -102,17 +106,27 @@ def _known_system(system: str) -> str:
     return system
 
 
-def _system_of_run(settings: Settings, system: str, rankers: Artifact) -> str:
+def _system_of_run(settings: Settings, system: str, artifacts: dict[str, Artifact | None]) -> str:
     "The name of a system that a run has judged, or a `NotFoundError`."
-    if _known_system(system) not in rankers.manifest["contents"]["validation"]:
+    chosen = artifacts["rankers"] or artifacts["lists"]
+    if _known_system(system) in RANKERS and artifacts["rankers"] is None:
+        raise NotFoundError(f"{artifacts['split'].manifest['contents']['protocol']} trains no rankers, so it has no {system}")
+    if system not in chosen.manifest["contents"]["validation"]:
         raise NotFoundError(f"{settings.dataset} was run without {system}: `movierec run --dataset {settings.dataset} --set {system}.enabled=true` fits it")
     return system
 
 
 def _known_protocol(protocol: str) -> str:
     "The name of a protocol, or a `NotFoundError`: \"all\" is not one."
-    if protocol not in PROTOCOLS:
-        raise NotFoundError(f"there is no protocol {protocol}{did_you_mean(protocol, list(PROTOCOLS))}: there are {' and '.join(PROTOCOLS)}")
+    if protocol not in PROTOCOL_CLASSES:
+        raise NotFoundError(f"there is no protocol {protocol}{did_you_mean(protocol, list(PROTOCOL_CLASSES))}: there are {', '.join(PROTOCOL_CLASSES)}")
+    return protocol
+
+
+def _served_protocol(protocol: str) -> str:
+    "The name of a protocol whose rankers serve, or a `NotFoundError`."
+    if _known_protocol(protocol) not in PROTOCOLS:
+        raise NotFoundError(f"{protocol} only measures: what it fits is never served; {' and '.join(PROTOCOLS)} are")
     return protocol
 
 
@@ -128,14 +142,15 @@ def open_data(settings: Settings) -> Artifact: # users, items, interactions
 def open_run(
     settings: Settings,
     protocol: str,
-) -> dict[str, Artifact]: # data, split, rankers, lists, evaluation
+) -> dict[str, Artifact | None]: # data, split, rankers (None under a protocol that trains none), lists, evaluation
     "The artifacts of a finished run under a protocol."
     data, where = open_data(settings), paths(settings)
     missing = f"{settings.dataset} hasn't been run under {protocol} yet: `movierec run --dataset {settings.dataset} --protocol {protocol}` does it"
     split = open_artifact(where.split(protocol), missing, interactions=data)
-    rankers = open_artifact(where.rankers(protocol), missing, split=split)
-    lists = open_artifact(where.lists(protocol), missing, split=split, rankers=rankers)
-    evaluation = open_artifact(where.evaluation(protocol), missing, split=split, rankers=rankers, lists=lists)
+    rankers = open_artifact(where.rankers(protocol), missing, split=split) if "tuning" in PROTOCOL_CLASSES[protocol].phases else None
+    trained = {"rankers": rankers} if rankers else {}
+    lists = open_artifact(where.lists(protocol), missing, split=split, **trained)
+    evaluation = open_artifact(where.evaluation(protocol, settings.relevant), missing, split=split, **trained, lists=lists)
     return {"data": data, "split": split, "rankers": rankers, "lists": lists, "evaluation": evaluation}
 
 
@@ -181,8 +196,9 @@ def recommend(
     where = paths(settings)
     if protocol is None:
         protocol = next((name for name in reversed(PROTOCOLS) if read_manifest(where.rankers(name))), PROTOCOLS[-1])
-    rankers = open_run(settings, _known_protocol(protocol))["rankers"]
-    system = _system_of_run(settings, system or rankers.manifest["contents"]["best_on_validation"], rankers)
+    artifacts = open_run(settings, _served_protocol(protocol))
+    rankers = artifacts["rankers"]
+    system = _system_of_run(settings, system or rankers.manifest["contents"]["best_on_validation"], artifacts)
     missing = f"{settings.dataset} can't be served yet: `movierec run --dataset {settings.dataset}` does it"
     serving = open_artifact(where.serving, missing, interactions=data)
     trained_over = open_artifact(where.sources(protocol, "validation"), missing, interactions=data)
@@ -218,6 +234,8 @@ def recommend(
 def _phases(settings: Settings, protocol: str) -> tuple[Settings, Artifact, dict[str, Artifact]]: # the run's settings; the split; phase → fitted sources
     "What a finished run knew before the test."
     artifacts = open_run(settings, _known_protocol(protocol))
+    if artifacts["rankers"] is None:
+        raise NotFoundError(f"{protocol} has no phase to tune on")
     split = artifacts["split"]
     missing = f"the sources of {protocol} are gone: `movierec run --dataset {settings.dataset} --protocol {protocol}` fits them again"
     sources = {phase: open_artifact(paths(settings).sources(protocol, phase), missing, split=split) for phase in ("tuning", "validation")}
@@ -270,7 +288,7 @@ def inventory(settings: Settings) -> pd.DataFrame: # one row per artifact: datas
     for name in datasets(settings):
         where = paths(settings.model_copy(update={"dataset": name}))
         places = {"tables": where.tables, "interactions": where.interactions, "features": where.features, "serving": where.serving}
-        for protocol in PROTOCOLS:
+        for protocol in PROTOCOL_CLASSES:
             places |= {f"{protocol}: split": where.split(protocol), f"{protocol}: sources": where.sources(protocol, "test"),
                        f"{protocol}: rankers": where.rankers(protocol), f"{protocol}: test lists": where.lists(protocol),
                        f"{protocol}: evaluation": where.evaluation(protocol)}
@@ -300,4 +318,4 @@ def export_recommendations_of(settings: Settings, protocol: str, system: str, k:
     longest = artifacts["lists"].manifest["config"]["list_size"]
     if k > longest:
         raise NotFoundError(f"the published lists are {longest} long, so -k can be at most {longest}")
-    return export_lists(artifacts["lists"], artifacts["data"], _system_of_run(settings, system, artifacts["rankers"]), k, file)
+    return export_lists(artifacts["lists"], artifacts["data"], _system_of_run(settings, system, artifacts), k, file)
