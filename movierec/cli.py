@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'out', 'DatasetOption', 'ProtocolOption', 'DataDirOption', 'ReportsDirOption', 'ConfigOption', 'SetOption',
-           'TerminalProgress', 'run', 'recommend', 'ablate', 'tune', 'export_split', 'export_recommendations',
-           'download', 'synthesize', 'datasets', 'info', 'main']
+           'TerminalProgress', 'run', 'recommend', 'compare', 'runs', 'ablate', 'tune', 'export_split',
+           'export_recommendations', 'download', 'synthesize', 'datasets', 'info', 'main']
 
 # %% ../nbs/09b_cli.ipynb #af7260a3
 import json
@@ -32,7 +32,7 @@ app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 out = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160)
 
 DatasetOption = Annotated[str | None, typer.Option("--dataset", help="Name of the dataset.", show_default="ml-latest-small")]
-ProtocolOption = Annotated[str | None, typer.Option("--protocol", help="leave-last-out or global-time.")]
+ProtocolOption = Annotated[str | None, typer.Option("--protocol", help="leave-last-out, global-time, or strong-generalization.")]
 DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Folder of archives and processed tables.", show_default="data")]
 ReportsDirOption = Annotated[Path | None, typer.Option("--reports-dir", help="Folder of models and results.", show_default="reports")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.", show_default="movierec.toml, if there is one")]
@@ -110,7 +110,7 @@ def _summary(contents: dict[str, Any]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in list(rows.items())[:4])
 
 
-def _results_table(results: dict[str, Any], systems: list[str] | None = None, marks: dict[str, dict[str, str]] | None = None) -> Table:
+def _results_table(results: dict[str, Any], marks: dict[str, dict[str, str]] | None = None) -> Table:
     "The comparison of systems under one protocol; `marks` of a metric stand before its figures."
     from movierec.evaluation import with_interval
 
@@ -122,7 +122,7 @@ def _results_table(results: dict[str, Any], systems: list[str] | None = None, ma
     table.add_column("system")
     for name in (*headline, *others):
         table.add_column(name, justify="right")
-    for name in systems or results["systems"]:
+    for name in results["systems"]:
         system, best = results["systems"][name], name == results["best_on_validation"]
         figures = (f"{marks[metric][name] if marks else ''} {with_interval(system, metric)}".lstrip() for metric in headline)
         table.add_row(f"{name} ◂" if best else name, *figures, *(f"{system[metric]:.3f}" for metric in others), style="bold" if best else None)
@@ -215,6 +215,101 @@ def recommend(
             missing = (lambda value: value != value) if not name.startswith("rank_") else (lambda value: value == 0)
             details.add_row(name, *("–" if missing(value) else f"{value:.4g}" if isinstance(value, float) else str(value) for value in values))
         out.print(details)
+
+
+@app.command()
+def compare(
+    protocol: Annotated[str, typer.Option("--protocol", help="leave-last-out, global-time or strong-generalization.")] = "global-time",
+    systems: Annotated[str | None, typer.Option("--systems", help="Which, with commas between.", show_default="all")] = None,
+    relevant: Annotated[str | None, typer.Option("--relevant", help="liked, or all: every held-out event counts.", show_default="liked")] = None,
+    ties: Annotated[str, typer.Option("--ties", help="file, or random: events of one second in random order; for leave-last-out.")] = "file",
+    target: Annotated[Path | None, typer.Option("--out", help="Also write the table: .csv with every figure, or .md for a page.")] = None,
+    dataset: DatasetOption = None,
+    data_dir: DataDirOption = None,
+    reports_dir: ReportsDirOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+) -> None:
+    "Systems side by side under one protocol, run if need be, with intervals, and a winner only where the paired test says so."
+    if ties not in ("file", "random"):
+        raise ConfigError(f"--ties is file or random, not {ties}")
+    if ties == "random" and protocol != "leave-last-out":
+        raise ConfigError(f"--ties random is for leave-last-out; {protocol} doesn't cut between events of one second")
+    if target is not None and target.suffix not in (".csv", ".md"):
+        raise ConfigError(f"--out {target}: the table can be written as .csv or .md")
+    name = "leave-last-out-random-ties" if ties == "random" else protocol
+    settings = _settings(config, assignments, dataset=dataset, protocol=name, relevant=relevant, data_dir=data_dir, reports_dir=reports_dir)
+    if settings.protocol == "all":
+        raise ConfigError("compare takes one protocol at a time")
+    from movierec import pipeline
+    from movierec.evaluation import as_markdown, comparison, comparison_text, marks
+
+    chosen = tuple(part.strip() for part in systems.split(",")) if systems else ()
+    results = pipeline.compare(settings if assignments else pipeline.as_run_before(settings), chosen, TerminalProgress())
+    headline = results["protocol"]["headline"]
+    out.print()
+    out.print(_results_table(results, {metric: marks(results, metric) for metric in headline}))
+    out.print(f"\n◂ best on validation. ★ above every other system, the paired test telling it from each (p < .05, Holm); ≈ not told apart from the highest. "
+              f"In brackets: 95 % intervals from {settings.bootstrap:,} draws of the users.")
+    if target is not None:
+        text = as_markdown(comparison_text(results)) + "\n" if target.suffix == ".md" else comparison(results).to_csv(float_format="%.6f")
+        temporary = target.with_name(f".{target.name}.tmp")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(target)
+        out.print(f"{_near(target)}: {len(results['systems'])} systems")
+
+
+@app.command()
+def runs(
+    names: Annotated[list[str] | None, typer.Argument(help="Runs to set side by side; the beginning of a name is enough.")] = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="Which metric.", show_default="the last headline metric of the first run")] = None,
+    segment: Annotated[str, typer.Option("--segment", help="all, warm, cold, activity 1 to 4, head, torso or tail.")] = "all",
+    protocol: Annotated[str | None, typer.Option("--protocol", help="Only runs under this protocol.", show_default="any")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Only runs of this dataset.", show_default="any")] = None,
+    reports_dir: ReportsDirOption = None,
+    config: ConfigOption = None,
+) -> None:
+    "What was measured before: the list of runs, or some of them side by side."
+    settings = _settings(config, None, reports_dir=reports_dir)
+    from movierec import runs as store
+
+    if not names:
+        known = store.read_runs(settings, dataset, protocol)
+        if known.empty:
+            out.print(f"No run {'like that ' if dataset or protocol else ''}is kept; `{_command()} run` keeps one for each protocol.")
+            return
+        table = Table(box=None, pad_edge=False)
+        for name in ("run", "time (UTC)", "dataset", "protocol", "users", "best on validation", "its figure", "changed settings"):
+            table.add_column(name, justify="right" if name == "users" else "left", overflow="fold")
+        for row in known.itertuples():
+            wanted = metric or row.headline[-1]
+            figures = store.figures_of(settings, [row.run], wanted, segment).set_index("system").loc[row.best_on_validation]
+            changed = ", ".join(f"{name}={json.dumps(value)}" for name, value in json.loads(row.changed).items()) or "–"
+            table.add_row(row.run, f"{row.time:%Y-%m-%d %H:%M}", row.dataset, row.protocol + (", all relevant" if row.relevant == "all" else ""), f"{int(figures.n_users):,}",
+                          row.best_on_validation, f"{wanted} {_figure(figures.value, figures.low, figures.high)}", escape(changed))
+        out.print(table)
+        return
+    found = [store.find_run(settings, name) for name in names]
+    if len({row["run"] for row in found}) < len(found):
+        raise ConfigError("the same run is named twice")
+    wanted = metric or found[0]["headline"][-1]
+    rows = store.side_by_side(settings, [row["run"] for row in found], wanted, segment)
+    table = Table(title=f"{wanted}" + ("" if segment == "all" else f", {segment}"), title_justify="left", box=None, pad_edge=False)
+    table.add_column("system")
+    columns = list(dict.fromkeys(rows.columns.get_level_values(0)))
+    for name in columns:
+        about = next((f"\n{row['dataset']}\n{row['protocol']}" for row in found if row["run"] == name), "\nsecond − first,\nuser by user")
+        table.add_column(f"{name}{about}", justify="right")
+    for system, values in rows.iterrows():
+        table.add_row(str(system), *(_figure(*values[name]) for name in columns))
+    out.print(table)
+    for row in found:
+        out.print(f"{row['run']}: " + (", ".join(f"{name}={json.dumps(value)}" for name, value in json.loads(row["changed"]).items()) or "default settings"), soft_wrap=True)
+
+
+def _figure(value: float, low: float, high: float) -> str:
+    "0.104 [0.095, 0.112], or a dash where there is none."
+    return "–" if value != value else f"{value:.3f}" + ("" if low != low else f" [{low:.3f}, {high:.3f}]")
 
 
 @app.command()

@@ -425,7 +425,7 @@ def paths(settings: Settings) -> Paths:
     return Paths(Path(settings.data_dir), Path(settings.reports_dir), settings.dataset)
 
 # %% ../nbs/00_config.ipynb #faf1587b
-CHAPTERS = ("config", "ingest", "interactions", "metrics", "baselines", "sequential", "neural", "retrieval", "features", "ranker", "evaluation", "pipeline")
+CHAPTERS = ("config", "ingest", "interactions", "metrics", "baselines", "sequential", "neural", "retrieval", "features", "ranker", "evaluation", "simulation", "runs", "pipeline")
 _LIBRARIES = ("numpy", "scipy", "pandas", "duckdb", "implicit", "scikit-learn", "lightgbm")
 
 

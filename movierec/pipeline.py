@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Progress', 'run', 'fetch', 'open_data', 'open_run', 'datasets', 'strongest_source', 'Advice', 'recommend', 'ablate',
-           'tune', 'inventory', 'first_user', 'export_split_of', 'export_recommendations_of']
+           'tune', 'as_run_before', 'compare', 'inventory', 'first_user', 'export_split_of',
+           'export_recommendations_of']
 
 # %% ../nbs/09_pipeline.ipynb #49d11a95
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from .interactions import (PROTOCOL_CLASSES, build_interactions, build_split, ex
                                    load_holdout, load_interactions, load_items, load_users)
 from .ranker import RANKERS, Ranked, build_rankers, feature_ablation, learning_curve, load_phase
 from .retrieval import SITUATIONS, Hybrid, ablation, build_sources, reasons, tune_weights
+from .runs import keep_run
 
 # %% ../nbs/09_pipeline.ipynb #f8b0a68a
 class Progress:
@@ -78,6 +80,7 @@ def run(
         costs["test_lists"] = lists = stage(f"{protocol}: test lists", build_lists, split, asked, rankers, step=None)
         evaluation = stage(f"{protocol}: evaluation", build_evaluation, tables, data, split, rankers, lists, costs, step=None)
         publish(settings, protocol, evaluation)
+        keep_run(settings, evaluation)
         results[protocol] = read_results(evaluation)
     if not set(settings.protocols).isdisjoint(PROTOCOLS):  # the others only measure
         stage("feature tables", build_features, data)
@@ -280,6 +283,32 @@ def tune(
     settings, split, sources = _phases(settings, protocol)
     holdout = load_holdout(split, "validation")
     return tune_weights(Hybrid.load(sources["validation"].path, holdout.history), holdout, situation, max(settings.hybrid.depth, 200), seed=settings.seed)
+
+# %% ../nbs/09_pipeline.ipynb #396f1d36
+def as_run_before(settings: Settings) -> Settings:
+    "The settings of the finished run under `settings.protocol`, so that asking about it doesn't make it anew; without such a run, those given."
+    for relevant in dict.fromkeys((settings.relevant, "liked", "all")):
+        folder = paths(settings).evaluation(settings.protocol, relevant)
+        if manifest := read_manifest(folder):
+            return Settings(**settings.model_dump() | read_results(Artifact(folder, manifest, built=False))["config"])
+    return settings
+
+
+def compare(
+    settings: Settings, # its `protocol` is one; its `relevant` says which events count
+    systems: tuple[str, ...] = (), # which, in this order; default: all
+    progress: Progress | None = None,
+) -> dict[str, Any]: # as in the results file, with `verdicts` among the systems chosen
+    "The results of some systems under a protocol, run if need be."
+    for system in systems:
+        _known_system(system)
+    if len(set(systems)) < len(systems):
+        raise NotFoundError("a system is named twice")
+    run(settings, progress=progress)
+    artifacts = open_run(settings, _known_protocol(settings.protocol))
+    for system in systems:
+        _system_of_run(settings, system, artifacts)
+    return read_results(artifacts["evaluation"], systems, settings)
 
 # %% ../nbs/09_pipeline.ipynb #e72bfcef
 def inventory(settings: Settings) -> pd.DataFrame: # one row per artifact: dataset, artifact, made (UTC), rows, seconds
