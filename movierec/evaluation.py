@@ -98,7 +98,7 @@ def build_lists(
             step("looking into the pools")
             pools = pool_places(hybrid, holdout, settings)
             keep("pools", pools)
-        contents = {"users": len(holdout.users), "rows": rows, "pool_users": int(pools["user_idx"].nunique())}
+        contents = {"users": len(holdout.users), "rows": rows, "length": size, "pool_users": int(pools["user_idx"].nunique())}
         if rankers is None:  # otherwise they have chosen already
             step("asking everyone about the validation part")
             exam = load_holdout(split, "validation")

@@ -344,7 +344,7 @@ def export_split_of(settings: Settings, protocol: str, folder: Path) -> dict[str
 def export_recommendations_of(settings: Settings, protocol: str, system: str, k: int, file: Path) -> int: # rows
     "Export a system's lists of a finished run."
     artifacts = open_run(settings, _known_protocol(protocol))
-    longest = artifacts["lists"].manifest["config"]["list_size"]
+    longest = artifacts["lists"].manifest["contents"]["length"]
     if k > longest:
         raise NotFoundError(f"the published lists are {longest} long, so -k can be at most {longest}")
     return export_lists(artifacts["lists"], artifacts["data"], _system_of_run(settings, system, artifacts), k, file)
