@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'out', 'DatasetOption', 'ProtocolOption', 'DataDirOption', 'ReportsDirOption', 'ConfigOption', 'SetOption',
-           'TerminalProgress', 'run', 'recommend', 'api', 'ablate', 'tune', 'export_split', 'export_recommendations',
-           'download', 'synthesize', 'datasets', 'info', 'main']
+           'TerminalProgress', 'run', 'recommend', 'compare', 'runs', 'simulate', 'api', 'ablate', 'tune',
+           'export_split', 'export_recommendations', 'download', 'synthesize', 'datasets', 'info', 'main']
 
 # %% ../nbs/09b_cli.ipynb #af7260a3
 import json
@@ -32,7 +32,7 @@ app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 out = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160)
 
 DatasetOption = Annotated[str | None, typer.Option("--dataset", help="Name of the dataset.", show_default="ml-latest-small")]
-ProtocolOption = Annotated[str | None, typer.Option("--protocol", help="leave-last-out or global-time.")]
+ProtocolOption = Annotated[str | None, typer.Option("--protocol", help="leave-last-out, global-time, or strong-generalization.")]
 DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Folder of archives and processed tables.", show_default="data")]
 ReportsDirOption = Annotated[Path | None, typer.Option("--reports-dir", help="Folder of models and results.", show_default="reports")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.", show_default="movierec.toml, if there is one")]
@@ -110,22 +110,22 @@ def _summary(contents: dict[str, Any]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in list(rows.items())[:4])
 
 
-def _results_table(results: dict[str, Any]) -> Table:
-    "The comparison of all systems under one protocol."
+def _results_table(results: dict[str, Any], marks: dict[str, dict[str, str]] | None = None) -> Table:
+    "The comparison of systems under one protocol; `marks` of a metric stand before its figures."
     from movierec.evaluation import with_interval
 
-    first = next(iter(results["systems"].values()))
-    headline = list(first["ci95"])
-    cutoffs = [name.partition("@")[2] for name in first if name.startswith("coverage@")]
-    others = [f"recall@{cutoffs[-1]}", f"ndcg@{cutoffs[-1]}", f"coverage@{cutoffs[0]}"]  # all of them are in the csv
-    table = Table(title=f"{results['dataset']['name']}, {results['protocol']['name']}, test, {first['n_users']:,} users", title_justify="left", box=None, pad_edge=False)
+    protocol, first = results["protocol"], next(iter(results["systems"].values()))
+    headline, cutoffs = protocol["headline"], protocol["cutoffs"]
+    others = [name for name in (f"recall@{cutoffs[-1]}", f"ndcg@{cutoffs[-1]}", f"coverage@{cutoffs[0]}") if name not in headline]  # all of them are in the csv
+    counted = "" if protocol["relevant"] == "liked" else ", every held-out event counts"
+    table = Table(title=f"{results['dataset']['name']}, {protocol['name']}, test, {first['n_users']:,} users{counted}", title_justify="left", box=None, pad_edge=False)
     table.add_column("system")
     for name in (*headline, *others):
         table.add_column(name, justify="right")
-    for name, system in results["systems"].items():
-        best = name == results["best_on_validation"]
-        table.add_row(f"{name} ◂" if best else name, *(with_interval(system, metric) for metric in headline),
-                      *(f"{system[metric]:.3f}" for metric in others), style="bold" if best else None)
+    for name in results["systems"]:
+        system, best = results["systems"][name], name == results["best_on_validation"]
+        figures = (f"{marks[metric][name] if marks else ''} {with_interval(system, metric)}".lstrip() for metric in headline)
+        table.add_row(f"{name} ◂" if best else name, *figures, *(f"{system[metric]:.3f}" for metric in others), style="bold" if best else None)
     return table
 
 # %% ../nbs/09b_cli.ipynb #a380cb1a
@@ -218,6 +218,141 @@ def recommend(
 
 
 @app.command()
+def compare(
+    protocol: Annotated[str, typer.Option("--protocol", help="leave-last-out, global-time or strong-generalization.")] = "global-time",
+    systems: Annotated[str | None, typer.Option("--systems", help="Which, with commas between.", show_default="all")] = None,
+    relevant: Annotated[str | None, typer.Option("--relevant", help="liked, or all: every held-out event counts.", show_default="liked")] = None,
+    ties: Annotated[str, typer.Option("--ties", help="file, or random: events of one second in random order; for leave-last-out.")] = "file",
+    target: Annotated[Path | None, typer.Option("--out", help="Also write the table: .csv with every figure, or .md for a page.")] = None,
+    dataset: DatasetOption = None,
+    data_dir: DataDirOption = None,
+    reports_dir: ReportsDirOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+) -> None:
+    "Systems side by side under one protocol, run if need be, with intervals, and a winner only where the paired test says so."
+    if ties not in ("file", "random"):
+        raise ConfigError(f"--ties is file or random, not {ties}")
+    if ties == "random" and protocol != "leave-last-out":
+        raise ConfigError(f"--ties random is for leave-last-out; {protocol} doesn't cut between events of one second")
+    if target is not None and target.suffix not in (".csv", ".md"):
+        raise ConfigError(f"--out {target}: the table can be written as .csv or .md")
+    name = "leave-last-out-random-ties" if ties == "random" else protocol
+    settings = _settings(config, assignments, dataset=dataset, protocol=name, relevant=relevant, data_dir=data_dir, reports_dir=reports_dir)
+    if settings.protocol == "all":
+        raise ConfigError("compare takes one protocol at a time")
+    from movierec import pipeline
+    from movierec.evaluation import as_markdown, comparison, comparison_text, marks
+
+    chosen = tuple(part.strip() for part in systems.split(",")) if systems else ()
+    results = pipeline.compare(settings if assignments else pipeline.as_run_before(settings), chosen, TerminalProgress())
+    headline = results["protocol"]["headline"]
+    out.print()
+    out.print(_results_table(results, {metric: marks(results, metric) for metric in headline}))
+    out.print(f"\n◂ best on validation. ★ above every other system, the paired test telling it from each (p < .05, Holm); ≈ not told apart from the highest. "
+              f"In brackets: 95 % intervals from {settings.bootstrap:,} draws of the users.")
+    if target is not None:
+        text = as_markdown(comparison_text(results)) + "\n" if target.suffix == ".md" else comparison(results).to_csv(float_format="%.6f")
+        temporary = target.with_name(f".{target.name}.tmp")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(target)
+        out.print(f"{_near(target)}: {len(results['systems'])} systems")
+
+
+@app.command()
+def runs(
+    names: Annotated[list[str] | None, typer.Argument(help="Runs to set side by side; the beginning of a name is enough.")] = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="Which metric.", show_default="the last headline metric of the first run")] = None,
+    segment: Annotated[str, typer.Option("--segment", help="all, warm, cold, activity 1 to 4, head, torso or tail.")] = "all",
+    protocol: Annotated[str | None, typer.Option("--protocol", help="Only runs under this protocol.", show_default="any")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Only runs of this dataset.", show_default="any")] = None,
+    reports_dir: ReportsDirOption = None,
+    config: ConfigOption = None,
+) -> None:
+    "What was measured before: the list of runs, or some of them side by side."
+    settings = _settings(config, None, reports_dir=reports_dir)
+    from movierec import runs as store
+
+    if not names:
+        known = store.read_runs(settings, dataset, protocol)
+        if known.empty:
+            out.print(f"No run {'like that ' if dataset or protocol else ''}is kept; `{_command()} run` keeps one for each protocol.")
+            return
+        table = Table(box=None, pad_edge=False)
+        for name in ("run", "time (UTC)", "dataset", "protocol", "users", "best on validation", "its figure", "changed settings"):
+            table.add_column(name, justify="right" if name == "users" else "left", overflow="fold")
+        for row in known.itertuples():
+            wanted = metric or row.headline[-1]
+            figures = store.figures_of(settings, [row.run], wanted, segment).set_index("system").loc[row.best_on_validation]
+            changed = ", ".join(f"{name}={json.dumps(value)}" for name, value in json.loads(row.changed).items()) or "–"
+            table.add_row(row.run, f"{row.time:%Y-%m-%d %H:%M}", row.dataset, row.protocol + (", all relevant" if row.relevant == "all" else ""), f"{int(figures.n_users):,}",
+                          row.best_on_validation, f"{wanted} {_figure(figures.value, figures.low, figures.high)}", escape(changed))
+        out.print(table)
+        return
+    found = [store.find_run(settings, name) for name in names]
+    if len({row["run"] for row in found}) < len(found):
+        raise ConfigError("the same run is named twice")
+    wanted = metric or found[0]["headline"][-1]
+    rows = store.side_by_side(settings, [row["run"] for row in found], wanted, segment)
+    table = Table(title=f"{wanted}" + ("" if segment == "all" else f", {segment}"), title_justify="left", box=None, pad_edge=False)
+    table.add_column("system")
+    columns = list(dict.fromkeys(rows.columns.get_level_values(0)))
+    for name in columns:
+        about = next((f"\n{row['dataset']}\n{row['protocol']}" for row in found if row["run"] == name), "\nsecond − first,\nuser by user")
+        table.add_column(f"{name}{about}", justify="right")
+    for system, values in rows.iterrows():
+        table.add_row(str(system), *(_figure(*values[name]) for name in columns))
+    out.print(table)
+    for row in found:
+        out.print(f"{row['run']}: " + (", ".join(f"{name}={json.dumps(value)}" for name, value in json.loads(row["changed"]).items()) or "default settings"), soft_wrap=True)
+
+
+def _figure(value: float, low: float, high: float) -> str:
+    "0.104 [0.095, 0.112], or a dash where there is none."
+    return "–" if value != value else f"{value:.3f}" + ("" if low != low else f" [{low:.3f}, {high:.3f}]")
+
+
+@app.command()
+def simulate(
+    a: Annotated[str, typer.Option("--a", help="One system.")],
+    b: Annotated[str, typer.Option("--b", help="The other.")],
+    protocol: Annotated[str, typer.Option("--protocol", help="Whose test lists.")] = "global-time",
+    k: Annotated[int, typer.Option("-k", min=1, help="Length of the lists that are shown.")] = 10,
+    patience: Annotated[float, typer.Option("--patience", help="Assumed: how likely a user goes on to the next place.")] = 0.85,
+    p_click: Annotated[float, typer.Option("--p-click", help="Assumed: how likely a user clicks a relevant film they see.")] = 0.8,
+    p_noise: Annotated[float, typer.Option("--p-noise", help="Assumed: how likely a user clicks any other film they see.")] = 0.02,
+    trials: Annotated[int, typer.Option("--trials", min=2, help="Experiments for each number of users.")] = 400,
+    dataset: DatasetOption = None,
+    data_dir: DataDirOption = None,
+    reports_dir: ReportsDirOption = None,
+    config: ConfigOption = None,
+) -> None:
+    "A simulated A/B test and interleaving of two systems over the test part of a finished run: how many users a real one might need."
+    settings = _settings(config, None, dataset=dataset, data_dir=data_dir, reports_dir=reports_dir)
+    from movierec import pipeline
+    from movierec.config import paths
+    from movierec.simulation import UserModel
+
+    model = UserModel(patience, p_click, p_noise)
+    with out.status("simulating …"):
+        result = pipeline.simulate_ab(settings, protocol, a, b, k, model, trials)
+    expected, needed = result["expected"], result["users_for_80_percent"]
+    out.print(f"Simulation, no evidence about live users: {settings.dataset}, {protocol}, {result['n_users']:,} test users, lists of {k}, "
+              f"patience {patience:g}, clicks on what is relevant {p_click:g}, on the rest {p_noise:g}.", soft_wrap=True)
+    out.print(f"Expected clicks per list: {a} {expected['a']:.3f}, {b} {expected['b']:.3f}, difference {expected['difference']:+.3f}.\n", soft_wrap=True)
+    table = Table(title="Share of experiments that find the better system (p < .05)", title_justify="left", box=None, pad_edge=False)
+    for name in ("users", "A/B test", "its formula", "interleaving"):
+        table.add_column(name, justify="right")
+    for users, *shares in zip(*(result["power"][name] for name in ("sizes", "replay", "replay_formula", "interleave")), strict=True):
+        table.add_row(f"{users:,}", *(f"{share:.0%}" for share in shares))
+    out.print(table)
+    said = ", ".join(f"{label} {needed[name]:,}" if needed[name] else f"{label} more than {result['power']['sizes'][-1]:,}"
+                     for label, name in (("A/B test", "replay"), ("its formula", "replay_formula"), ("interleaving", "interleave")))
+    out.print(f"\nUsers for 80 % power: {said}. A system against itself is called different in {result['a_a']['replay']:.1%} and {result['a_a']['interleave']:.1%} of experiments.", soft_wrap=True)
+    out.print(f"{_near(paths(settings).results / f'{settings.results_name(protocol)}-simulation.json')}")
+
+
+@app.command()
 def api(
     host: Annotated[str | None, typer.Option("--host", help="Interface to listen on.", show_default="127.0.0.1: this machine only")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port to listen on; 0: any free one.", show_default="8000")] = None,
@@ -259,8 +394,8 @@ def ablate(
         table.add_column(rows.index.name)
         for column in rows.columns:
             table.add_column(column, justify="right")
-        for label, values in rows.iterrows():
-            table.add_row(f"{label:,}" if isinstance(label, int) else escape(str(label)), *(f"{value:.3f}" for value in values))
+        for label, *values in rows.head(20).itertuples():
+            table.add_row(f"{label:,}" if isinstance(label, int) else escape(str(label)), *(f"{value:.3f}" if isinstance(value, float) else str(value) for value in values))
         out.print(table)
     out.print(f"\nTables: {_near(paths(settings).results)}", soft_wrap=True)
 

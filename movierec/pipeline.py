@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Progress', 'run', 'fetch', 'open_data', 'open_run', 'datasets', 'Serving', 'open_serving', 'ablate', 'tune',
-           'inventory', 'first_user', 'export_split_of', 'export_recommendations_of']
+           'as_run_before', 'compare', 'simulate_ab', 'inventory', 'first_user', 'export_split_of',
+           'export_recommendations_of']
 
 # %% ../nbs/09_pipeline.ipynb #49d11a95
 from collections.abc import Callable
@@ -16,14 +17,17 @@ from typing import Any
 
 import pandas as pd
 
-from .config import (PROTOCOLS, SYSTEMS, Artifact, ArtifactError, NotFoundError, Settings, did_you_mean, digest, open_artifact, paths, read_manifest)
+from .config import (PROTOCOLS, SYSTEMS, Artifact, ArtifactError, NotFoundError, Settings, did_you_mean, digest, open_artifact, paths, read_manifest,
+                            write_json)
 from .download import download
-from .evaluation import build_evaluation, build_lists, export_lists, publish, read_results
+from .evaluation import build_evaluation, build_lists, export_lists, publish, read_lists, read_results
 from .features import build_features, build_histories, feature_views
 from .ingest import CATALOGUE, OwnData, create_warehouse, ingest, raw_tables
-from .interactions import build_interactions, build_split, export_split, interaction_tables, load_holdout, load_users
-from .ranker import build_rankers, feature_ablation, learning_curve, load_phase
+from .interactions import PROTOCOL_CLASSES, build_interactions, build_split, export_split, interaction_tables, load_holdout, load_users
+from .ranker import RANKERS, build_rankers, calibration, feature_ablation, importance, learning_curve, load_phase, train
 from .retrieval import SITUATIONS, Hybrid, ablation, build_sources, tune_weights
+from .runs import keep_run
+from .simulation import UserModel, simulate
 
 # %% ../nbs/09_pipeline.ipynb #f8b0a68a
 class Progress:
@@ -64,19 +68,24 @@ def run(
     results = {}
     for protocol in settings.protocols:
         split = stage(f"{protocol}: split", build_split, data, protocol)
-        earlier = stage(f"{protocol}: sources for tuning", build_sources, data, split, "tuning", step=None)
-        fitted = stage(f"{protocol}: sources on train", build_sources, data, split, "validation", earlier, step=None)
-        rankers = stage(f"{protocol}: rankers", build_rankers, split, earlier, fitted, step=None)
-        refitted = stage(f"{protocol}: sources on train + validation", build_sources, data, split, "test", fitted, step=None)
-        lists = stage(f"{protocol}: test lists", build_lists, split, refitted, rankers, step=None)
-        costs = {"ingest": tables, "interactions": data, "split": split, "sources_for_tuning": earlier, "sources_on_train": fitted, "rankers": rankers,
-                 "sources_on_train_and_validation": refitted, "test_lists": lists}
+        costs = {"ingest": tables, "interactions": data, "split": split}
+        if "tuning" in PROTOCOL_CLASSES[protocol].phases:
+            costs["sources_for_tuning"] = earlier = stage(f"{protocol}: sources for tuning", build_sources, data, split, "tuning", step=None)
+            costs["sources_on_train"] = fitted = stage(f"{protocol}: sources on train", build_sources, data, split, "validation", earlier, step=None)
+            costs["rankers"] = rankers = stage(f"{protocol}: rankers", build_rankers, split, earlier, fitted, step=None)
+            costs["sources_on_train_and_validation"] = asked = stage(f"{protocol}: sources on train + validation", build_sources, data, split, "test", fitted, step=None)
+        else:  # nothing is fitted twice, and no ranker can be trained
+            costs["sources_on_train"] = asked = stage(f"{protocol}: sources on train", build_sources, data, split, "validation", step=None)
+            rankers = None
+        costs["test_lists"] = lists = stage(f"{protocol}: test lists", build_lists, split, asked, rankers, step=None)
         evaluation = stage(f"{protocol}: evaluation", build_evaluation, tables, data, split, rankers, lists, costs, step=None)
         publish(settings, protocol, evaluation)
+        keep_run(settings, evaluation)
         results[protocol] = read_results(evaluation)
-    stage("feature tables", build_features, data)
-    stage("histories to serve", build_histories, data)
-    stage("sources on everything", build_sources, data, split, "serving", refitted, step=None)
+    if not set(settings.protocols).isdisjoint(PROTOCOLS):  # the others only measure
+        stage("feature tables", build_features, data)
+        stage("histories to serve", build_histories, data)
+        stage("sources on everything", build_sources, data, split, "serving", asked, step=None)
     create_warehouse(settings, raw_tables(settings) | interaction_tables(settings) | feature_views(settings))
     return results
 
@@ -101,17 +110,27 @@ def _known_system(system: str) -> str:
     return system
 
 
-def _system_of_run(settings: Settings, system: str, rankers: Artifact) -> str:
+def _system_of_run(settings: Settings, system: str, artifacts: dict[str, Artifact | None]) -> str:
     "The name of a system that a run has judged, or a `NotFoundError`."
-    if _known_system(system) not in rankers.manifest["contents"]["validation"]:
+    chosen = artifacts["rankers"] or artifacts["lists"]
+    if _known_system(system) in RANKERS and artifacts["rankers"] is None:
+        raise NotFoundError(f"{artifacts['split'].manifest['contents']['protocol']} trains no rankers, so it has no {system}")
+    if system not in chosen.manifest["contents"]["validation"]:
         raise NotFoundError(f"{settings.dataset} was run without {system}: `movierec run --dataset {settings.dataset} --set {system}.enabled=true` fits it")
     return system
 
 
 def _known_protocol(protocol: str) -> str:
     "The name of a protocol, or a `NotFoundError`: \"all\" is not one."
-    if protocol not in PROTOCOLS:
-        raise NotFoundError(f"there is no protocol {protocol}{did_you_mean(protocol, list(PROTOCOLS))}: there are {' and '.join(PROTOCOLS)}")
+    if protocol not in PROTOCOL_CLASSES:
+        raise NotFoundError(f"there is no protocol {protocol}{did_you_mean(protocol, list(PROTOCOL_CLASSES))}: there are {', '.join(PROTOCOL_CLASSES)}")
+    return protocol
+
+
+def _served_protocol(protocol: str) -> str:
+    "The name of a protocol whose rankers serve, or a `NotFoundError`."
+    if _known_protocol(protocol) not in PROTOCOLS:
+        raise NotFoundError(f"{protocol} only measures: what it fits is never served; {' and '.join(PROTOCOLS)} are")
     return protocol
 
 
@@ -127,14 +146,15 @@ def open_data(settings: Settings) -> Artifact: # users, items, interactions
 def open_run(
     settings: Settings,
     protocol: str,
-) -> dict[str, Artifact]: # data, split, rankers, lists, evaluation
+) -> dict[str, Artifact | None]: # data, split, rankers (None under a protocol that trains none), lists, evaluation
     "The artifacts of a finished run under a protocol."
     data, where = open_data(settings), paths(settings)
     missing = f"{settings.dataset} hasn't been run under {protocol} yet: `movierec run --dataset {settings.dataset} --protocol {protocol}` does it"
     split = open_artifact(where.split(protocol), missing, interactions=data)
-    rankers = open_artifact(where.rankers(protocol), missing, split=split)
-    lists = open_artifact(where.lists(protocol), missing, split=split, rankers=rankers)
-    evaluation = open_artifact(where.evaluation(protocol), missing, split=split, rankers=rankers, lists=lists)
+    rankers = open_artifact(where.rankers(protocol), missing, split=split) if "tuning" in PROTOCOL_CLASSES[protocol].phases else None
+    trained = {"rankers": rankers} if rankers else {}
+    lists = open_artifact(where.lists(protocol), missing, split=split, **trained)
+    evaluation = open_artifact(where.evaluation(protocol, settings.relevant), missing, split=split, **trained, lists=lists)
     return {"data": data, "split": split, "rankers": rankers, "lists": lists, "evaluation": evaluation}
 
 
@@ -169,8 +189,9 @@ def open_serving(
     data, where = open_data(settings), paths(settings)
     if protocol is None:
         protocol = next((name for name in reversed(PROTOCOLS) if read_manifest(where.rankers(name))), PROTOCOLS[-1])
-    rankers = open_run(settings, _known_protocol(protocol))["rankers"]
-    system = _system_of_run(settings, system or rankers.manifest["contents"]["best_on_validation"], rankers)
+    artifacts = open_run(settings, _served_protocol(protocol))
+    rankers = artifacts["rankers"]
+    system = _system_of_run(settings, system or rankers.manifest["contents"]["best_on_validation"], artifacts)
     missing = f"{settings.dataset} can't be served yet: `movierec run --dataset {settings.dataset}` does it"
     serving, histories = (open_artifact(place, missing, interactions=data) for place in (where.serving, where.histories))
     trained_over = open_artifact(where.sources(protocol, "validation"), missing, interactions=data)
@@ -183,6 +204,8 @@ def open_serving(
 def _phases(settings: Settings, protocol: str) -> tuple[Settings, Artifact, dict[str, Artifact]]: # the run's settings; the split; phase → fitted sources
     "What a finished run knew before the test."
     artifacts = open_run(settings, _known_protocol(protocol))
+    if artifacts["rankers"] is None:
+        raise NotFoundError(f"{protocol} has no phase to tune on")
     split = artifacts["split"]
     missing = f"the sources of {protocol} are gone: `movierec run --dataset {settings.dataset} --protocol {protocol}` fits them again"
     sources = {phase: open_artifact(paths(settings).sources(protocol, phase), missing, split=split) for phase in ("tuning", "validation")}
@@ -194,7 +217,7 @@ def ablate(
     settings: Settings,
     protocol: str, # one of `PROTOCOLS`
     progress: Progress | None = None,
-) -> dict[str, pd.DataFrame]: # "sources", "features" and "learning-curve"
+) -> dict[str, pd.DataFrame]: # "sources", "features", "importance", "calibration" and "learning-curve"
     "Measure the parts of a run on its validation part, and write reports/results/<dataset>/<protocol>-<table>.csv."
     progress, (settings, split, sources) = progress or Progress(), _phases(settings, protocol)
     tables, folder, sizes = {}, paths(settings).results, tuple(sorted({settings.cutoffs[0], settings.list_size, settings.hybrid.pool_size}))
@@ -203,6 +226,7 @@ def ablate(
         holdout, hybrid, pairs = load_phase(settings, split, sources["validation"], "validation")
         running.done(sources["validation"])
     asked = {"sources": lambda step: ablation(hybrid, holdout, sizes, users=pairs.users), "features": lambda step: feature_ablation(tuning, pairs, holdout, settings, step),
+             "importance": lambda step: importance(train("ranked_v3", tuning, settings), pairs, settings.seed), "calibration": lambda step: calibration(tuning, pairs, settings),
              "learning-curve": lambda step: learning_curve(tuning, pairs, holdout, settings, step=step)}
     for name, measure in asked.items():
         with progress.stage(f"{protocol}: {name}") as running:
@@ -228,6 +252,56 @@ def tune(
     holdout = load_holdout(split, "validation")
     return tune_weights(Hybrid.load(sources["validation"].path, holdout.history), holdout, situation, max(settings.hybrid.depth, 200), seed=settings.seed)
 
+# %% ../nbs/09_pipeline.ipynb #396f1d36
+def as_run_before(settings: Settings) -> Settings:
+    "The settings of the finished run under `settings.protocol`, so that asking about it doesn't make it anew; without such a run, those given."
+    for relevant in dict.fromkeys((settings.relevant, "liked", "all")):
+        folder = paths(settings).evaluation(settings.protocol, relevant)
+        if manifest := read_manifest(folder):
+            return Settings(**settings.model_dump() | read_results(Artifact(folder, manifest, built=False))["config"])
+    return settings
+
+
+def compare(
+    settings: Settings, # its `protocol` is one; its `relevant` says which events count
+    systems: tuple[str, ...] = (), # which, in this order; default: all
+    progress: Progress | None = None,
+) -> dict[str, Any]: # as in the results file, with `verdicts` among the systems chosen
+    "The results of some systems under a protocol, run if need be."
+    for system in systems:
+        _known_system(system)
+    if len(set(systems)) < len(systems):
+        raise NotFoundError("a system is named twice")
+    run(settings, progress=progress)
+    artifacts = open_run(settings, _known_protocol(settings.protocol))
+    for system in systems:
+        _system_of_run(settings, system, artifacts)
+    return read_results(artifacts["evaluation"], systems, settings)
+
+# %% ../nbs/09_pipeline.ipynb #80c24e4a
+def simulate_ab(
+    settings: Settings,
+    protocol: str, # one of `PROTOCOL_CLASSES`
+    a: str, # a system
+    b: str, # another
+    k: int = 10, # length of the lists that the simulated users see
+    model: UserModel | None = None, # default: that of the chapter on simulation
+    trials: int = 400, # experiments per number of users
+) -> dict[str, Any]: # from `simulation.simulate`
+    "Simulate online tests of two systems on the lists of a finished run, and write reports/results/<dataset>/<protocol>-simulation.json."
+    artifacts = open_run(settings, _known_protocol(protocol))
+    for name in (a, b):
+        _system_of_run(settings, name, artifacts)
+    holdout = load_holdout(artifacts["split"], "test", settings.relevant)
+    longest = artifacts["lists"].manifest["contents"]["length"]
+    if k > longest:
+        raise NotFoundError(f"the stored lists are {longest} long, so k can be at most {longest}")
+    ranked = [read_lists(artifacts["lists"], name, holdout.judged, k) for name in (a, b)]
+    result = simulate(*ranked, holdout.relevant[holdout.judged], (a, b), model or UserModel(), trials=trials, seed=settings.seed)
+    result |= {"dataset": settings.dataset, "protocol": protocol, "relevant": settings.relevant}
+    write_json(paths(settings).results / f"{settings.results_name(protocol)}-simulation.json", result)
+    return result
+
 # %% ../nbs/09_pipeline.ipynb #e72bfcef
 def inventory(settings: Settings) -> pd.DataFrame: # one row per artifact: dataset, artifact, made (UTC), rows, seconds
     "Every finished artifact of every dataset here."
@@ -235,7 +309,7 @@ def inventory(settings: Settings) -> pd.DataFrame: # one row per artifact: datas
     for name in datasets(settings):
         where = paths(settings.model_copy(update={"dataset": name}))
         places = {"tables": where.tables, "interactions": where.interactions, "features": where.features, "histories": where.histories, "serving": where.serving}
-        for protocol in PROTOCOLS:
+        for protocol in PROTOCOL_CLASSES:
             places |= {f"{protocol}: split": where.split(protocol), f"{protocol}: sources": where.sources(protocol, "test"),
                        f"{protocol}: rankers": where.rankers(protocol), f"{protocol}: test lists": where.lists(protocol),
                        f"{protocol}: evaluation": where.evaluation(protocol)}
@@ -262,7 +336,7 @@ def export_split_of(settings: Settings, protocol: str, folder: Path) -> dict[str
 def export_recommendations_of(settings: Settings, protocol: str, system: str, k: int, file: Path) -> int: # rows
     "Export a system's lists of a finished run."
     artifacts = open_run(settings, _known_protocol(protocol))
-    longest = artifacts["lists"].manifest["config"]["list_size"]
+    longest = artifacts["lists"].manifest["contents"]["length"]
     if k > longest:
         raise NotFoundError(f"the published lists are {longest} long, so -k can be at most {longest}")
-    return export_lists(artifacts["lists"], artifacts["data"], _system_of_run(settings, system, artifacts["rankers"]), k, file)
+    return export_lists(artifacts["lists"], artifacts["data"], _system_of_run(settings, system, artifacts), k, file)

@@ -230,6 +230,10 @@ class Hybrid(Recommender):
 
     def _pool(self, users: np.ndarray, as_of: np.ndarray, size: int) -> Pool:
         situation, said = self.situation(users, as_of), self._ask(users, max(size, self.depth), as_of)
+        return self._with_origin(users, situation, *self._blend(users, situation, said, size), said)
+
+    def _blend(self, users: np.ndarray, situation: np.ndarray, said: dict, size: int) -> tuple[np.ndarray, np.ndarray]: # item_idx and votes, n × size
+        "The candidates by votes."
         votes = np.zeros((len(users), self.interactions.n_items + 1), np.float32)  # the last column is what −1 points to
         sure = np.zeros(votes.shape, bool) if any(self.quotas.values()) else None
         for name, (proposed, _) in said.items():
@@ -247,7 +251,40 @@ class Hybrid(Recommender):
             scores = np.where(items >= 0, votes[np.arange(len(users))[:, None], items], -np.inf)
             order = np.lexsort((items, -scores), axis=-1)
             items, scores = np.take_along_axis(items, order, axis=1)[:, :size], np.take_along_axis(scores, order, axis=1)[:, :size]
-        return self._with_origin(users, situation, items, scores, said)
+        return items, scores
+
+    def places(
+        self,
+        users: np.ndarray, # int: user_idx
+        rows: np.ndarray, # int: index into `users`
+        items: np.ndarray, # int: item_idx, one for each of `rows`
+        size: int, # how deep to look
+        as_of: np.ndarray, # int64, one moment per user
+        batch_size: int = 128, # users handled at a time by one thread
+    ) -> dict[str, np.ndarray]: # "hybrid" and each voting source → int16, one per item: its rank from 1; 0 = not among the first `size`
+        "Where the pool and each source have given items."
+        order = np.argsort(rows, kind="stable")
+        bounds = np.searchsorted(rows[order], np.arange(0, len(users) + batch_size, batch_size))
+
+        def part(start: int) -> dict[str, np.ndarray]:
+            batch = slice(start, start + batch_size)
+            wanted = order[bounds[start // batch_size] : bounds[start // batch_size + 1]]
+            situation, said = self.situation(users[batch], as_of[batch]), self._ask(users[batch], size, as_of[batch])
+            lists = {"hybrid": self._blend(users[batch], situation, said, size)[0]} | {name: proposed for name, (proposed, _) in said.items()}
+            cell = (rows[wanted] - start) * (self.interactions.n_items + 1) + items[wanted]
+            table, found = np.zeros(len(users[batch]) * (self.interactions.n_items + 1), np.int16), {}
+            for name, proposed in lists.items():
+                cells = self._cells(proposed)
+                table[cells] = np.arange(1, proposed.shape[1] + 1, dtype=np.int16)
+                found[name] = table[cell]
+                table[cells] = 0
+            return found
+
+        parts, result = in_threads(part, range(0, len(users), batch_size)), {}
+        for name in ("hybrid", *self.voters):
+            result[name] = np.zeros(len(rows), np.int16)
+            result[name][order] = np.concatenate([found[name] for found in parts]) if parts else 0
+        return result
 
     def _cells(self, items: np.ndarray) -> np.ndarray: # int64, like `items`
         "Where items are in a flattened table with a row for each user and one column more than there are items, which is for item −1."
@@ -448,7 +485,7 @@ def load_history(
     phase: str, # one of `PHASES`
 ) -> Interactions:
     "What is known in a phase; when serving, everything."
-    return load_interactions(data) if phase == "serving" else load_holdout(split, phase).history
+    return load_interactions(data) if phase == "serving" else load_holdout(split, phase).population
 
 
 def build_sources(

@@ -17,8 +17,8 @@ def readme() -> str:
         if cell.cell_type == "markdown":
             parts.append(cell.source)
         parts += [output.data["text/markdown"] for output in cell.get("outputs", []) if "text/markdown" in output.get("data", {})]
-    text = "\n\n".join(parts).replace("](../", "](")
-    return re.sub(r"\]\((\d\d\w*\.ipynb)\)", r"](nbs/\1)", text) + "\n"
+    here = re.sub(r"\]\((?!\.\./|[a-z]+:|#)", "](nbs/", "\n\n".join(parts))  # links to chapters and pictures
+    return here.replace("](../", "](") + "\n"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from conftest import tiny_settings, write_archive
 from movierec.config import DataError
 from movierec.ingest import ingest, query
 from movierec.interactions import (
-    PARTS,
+    PROTOCOL_CLASSES,
     build_interactions,
     build_split,
     export_split,
@@ -38,7 +38,7 @@ def raw(tiny):
 def split_frames(tiny, protocol, folder):
     settings, _, data = tiny
     export_split(build_split(settings, data, protocol), data, folder)
-    return {part: query("SELECT * FROM t", t=folder / f"{part}.parquet") for part in PARTS}
+    return {part: query("SELECT * FROM t", t=folder / f"{part}.parquet") for part in PROTOCOL_CLASSES[protocol].files}
 
 
 def test_dense_ids_and_confidence(tiny, raw):
@@ -117,6 +117,82 @@ def test_relevant_is_liked_known_and_unseen(tiny):
     assert holdout.judged.tolist() == sorted({u for u, _ in expected})
 
 
+def test_every_held_out_event_counts_if_asked(tiny):
+    settings, _, data = tiny
+    split = build_split(settings, data, "leave-last-out")
+    liked, every = load_holdout(split, "test"), load_holdout(split, "test", "all")
+    assert len(every.judged) == every.relevant.nnz == len(every.events) > liked.relevant.nnz
+    assert every.counts()["without_confidence"] == 0 and every.counts()["relevant_events"] == len(every.events)
+    assert (liked.relevant - liked.relevant.multiply(every.relevant)).nnz == 0
+
+
+def test_random_ties_change_the_order_within_a_second_and_nothing_else(tiny, tmp_path):
+    settings, _, data = tiny
+    frames = {name: pd.concat(split_frames(tiny, name, tmp_path / name).values()) for name in ("leave-last-out", "leave-last-out-random-ties")}
+    same = [frame.sort_values(["userId", "movieId"], ignore_index=True) for frame in frames.values()]
+    pd.testing.assert_frame_equal(*same)
+    tests = [load_holdout(build_split(settings, data, name), "test") for name in frames]
+    assert np.array_equal(tests[0].events.timestamp, tests[1].events.timestamp), "the last second is the last second"
+    moved = tests[0].events.item_idx != tests[1].events.item_idx
+    last = load_interactions(data)
+    ties = np.array([(last.timestamp[last.user_idx == user] == moment).sum() for user, moment in zip(tests[0].events.user_idx, tests[0].events.timestamp, strict=True)])
+    assert moved.any() and (ties[moved] > 1).all()
+    assert moved.mean() == pytest.approx(np.mean(1 - 1 / ties), abs=0.2), "each of a second's events is as likely to be the last"
+    assert np.array_equal(load_holdout(build_split(settings, data, "leave-last-out-random-ties"), "test").events.item_idx, tests[1].events.item_idx)
+    other = build_split(settings.model_copy(update={"seed": 7}), data, "leave-last-out-random-ties")
+    assert not np.array_equal(load_holdout(other, "test").events.item_idx, tests[1].events.item_idx)
+
+
+def as_the_paper_says(raw, held_out_users, least=5, seed=98765):
+    """Liang et al. 2018, section 4.1, step by step on a data frame in the order of user and film."""
+    liked = raw[raw.rating > 3.5].sort_values(["userId", "movieId"])
+    liked = liked[liked.userId.map(liked.userId.value_counts()) >= least]
+    np.random.seed(seed)  # noqa: NPY002
+    order = np.random.permutation(np.sort(liked.userId.unique()))  # noqa: NPY002
+    train_users, validation_users, test_users = np.split(order, [len(order) - 2 * held_out_users, len(order) - held_out_users])
+    train = liked[liked.userId.isin(train_users)]
+    parts = {"train": train}
+    for name, users in (("validation", validation_users), ("test", test_users)):
+        np.random.seed(seed)  # noqa: NPY002
+        given, hidden = [], []
+        for _, events in liked[liked.userId.isin(users) & liked.movieId.isin(train.movieId)].groupby("userId"):
+            drawn = np.zeros(len(events), bool)
+            if len(events) >= 5:
+                drawn[np.random.choice(len(events), size=int(0.2 * len(events)), replace=False)] = True  # noqa: NPY002
+            given.append(events[~drawn])
+            hidden.append(events[drawn])
+        parts |= {f"{name}_fold_in": pd.concat(given), name: pd.concat(hidden)}
+    return parts, liked
+
+
+def test_strong_generalization_is_the_papers(tiny, raw, tmp_path):
+    settings, _, data = tiny
+    parts = split_frames(tiny, "strong-generalization", tmp_path)
+    expected, liked = as_the_paper_says(raw, 8)
+    for name, frame in expected.items():
+        got = parts[name].sort_values(["userId", "movieId"], ignore_index=True)
+        pd.testing.assert_frame_equal(got, frame[["userId", "movieId", "rating", "timestamp"]].reset_index(drop=True), check_dtype=False)
+    facts = build_split(settings, data, "strong-generalization").manifest["contents"]["facts"]
+    assert facts == {"liked_events": len(liked), "users": liked.userId.nunique(), "items": liked.movieId.nunique(), "items_of_training_users": expected["train"].movieId.nunique(),
+                     "validation_users": 8, "test_users": 8}
+
+
+def test_strong_generalization_holds_out_ten_thousand_of_many():
+    roles = PROTOCOL_CLASSES["strong-generalization"]._roles(136_677)
+    assert np.bincount(roles).tolist() == [116_677, 10_000, 0, 10_000]
+    assert np.bincount(PROTOCOL_CLASSES["strong-generalization"]._roles(605)).tolist() == [485, 60, 0, 60]
+
+
+def test_users_held_out_are_guests(tiny):
+    settings, _, data = tiny
+    split = build_split(settings, data, "strong-generalization")
+    for phase in ("validation", "test"):
+        holdout = load_holdout(split, phase)
+        assert not np.isin(holdout.users, holdout.population.user_idx).any() and np.isin(holdout.users, holdout.history.user_idx).all()
+        assert np.array_equal(holdout.history.item_counts, np.bincount(holdout.population.item_idx, minlength=120))
+        assert holdout.relevant.nnz == len(holdout.events)
+
+
 def test_users_with_few_events(tmp_path):
     folder = write_archive(tmp_path / "archive", n_users=10, per_user=8)
     lines = (folder / "ratings.csv").read_text().splitlines()
@@ -136,7 +212,7 @@ def test_too_small_for_a_split(tmp_path):
     (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,4,1000000000\n1,2,4,1000000001\n")
     settings = tiny_settings(tmp_path)
     data = build_interactions(settings, ingest(settings, folder))
-    for protocol in ("leave-last-out", "global-time"):
+    for protocol in PROTOCOL_CLASSES:
         with pytest.raises(DataError, match="too small for the"):
             build_split(settings, data, protocol)
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,15 +15,26 @@ import pytest
 import pytrec_eval
 from conftest import TINY, tiny_settings, write_archive
 
-from movierec.config import NEURAL, PROTOCOLS, ArtifactError, DataError, NotFoundError, paths, read_manifest
+from movierec.config import (
+    EXTRA_PROTOCOLS,
+    NEURAL,
+    PROTOCOLS,
+    ArtifactError,
+    DataError,
+    NotFoundError,
+    paths,
+    read_manifest,
+)
 from movierec.config import SYSTEMS as ALL_SYSTEMS
 from movierec.evaluation import assemble, load_rankers
 from movierec.features import FeatureStore
 from movierec.ingest import query
-from movierec.interactions import load_interactions, load_items, load_users
+from movierec.interactions import PROTOCOL_CLASSES, load_interactions, load_items, load_users
 from movierec.pipeline import (
     Progress,
     ablate,
+    as_run_before,
+    compare,
     datasets,
     export_recommendations_of,
     export_split_of,
@@ -31,6 +43,7 @@ from movierec.pipeline import (
     open_run,
     run,
 )
+from movierec.ranker import RANKERS
 from movierec.retrieval import Hybrid
 from movierec.service import recommend
 
@@ -67,7 +80,7 @@ def test_results_file(tiny_run):
         assert result["dataset"]["rows"]["ratings"] == 3200 and result["version"] and result["config"]["als"]["factors"] == 8
         assert result["peak_memory_mb"] > 0 and min(result["seconds"].values()) >= 0
         for system in result["systems"].values():
-            assert {f"{m}@{k}" for m in ("recall", "truncated_recall", "ndcg", "hit_rate", "mrr", "coverage") for k in (5, 10, 20)} <= set(system)
+            assert {f"{m}@{k}" for m in ("recall", "truncated_recall", "ndcg", "hit_rate", "mrr", "map", "coverage") for k in (5, 10, 20)} <= set(system)
             assert system["n_users"] == result["protocol"]["test"]["users_judged"] > 0
             low, high = system["ci95"]["ndcg@5"]
             assert low <= system["ndcg@5"] <= high
@@ -281,10 +294,61 @@ def test_the_best_system_is_compared_user_by_user(tiny_run):
     _, results = tiny_run
     for result in results.values():
         best = result["best_on_validation"]
-        assert set(result["paired"]) == set(SYSTEMS) - {best}
-        for name, differences in result["paired"].items():
-            for metric, (mean, low, high) in differences.items():
-                assert low <= mean <= high and mean == pytest.approx(result["systems"][best][metric] - result["systems"][name][metric])
+        assert list(result["paired"]) == list(result["verdicts"]) == result["protocol"]["headline"]
+        for metric, differences in result["paired"].items():
+            assert set(differences) == set(SYSTEMS) - {best}
+            for name, of in differences.items():
+                assert of["low"] <= of["difference"] <= of["high"] and of["difference"] == pytest.approx(result["systems"][best][metric] - result["systems"][name][metric])
+            highest = result["verdicts"][metric]["of"]
+            assert result["systems"][highest][metric] == max(system[metric] for system in result["systems"].values())
+
+
+def test_every_protocol_ends_in_results(tiny_run, tmp_path):
+    """Those on request too: strong generalization trains no rankers, random ties everything; what is served stays what it was."""
+    settings, _ = tiny_run
+    own = tiny_settings(tmp_path)
+    shutil.copytree(settings.data_dir, own.data_dir)
+    shutil.copytree(settings.reports_dir, own.reports_dir)
+    served = read_manifest(paths(own).serving)
+    for protocol in EXTRA_PROTOCOLS:
+        (result,) = run(own.model_copy(update={"protocol": protocol})).values()
+        ranks = "tuning" in PROTOCOL_CLASSES[protocol].phases
+        assert tuple(result["systems"]) == tuple(name for name in SYSTEMS if ranks or name not in RANKERS)
+        assert result["best_on_validation"] in result["systems"] and (paths(own).results / f"{protocol}.json").is_file()
+    assert read_manifest(paths(own).serving) == served
+    strong = json.loads((paths(own).results / "strong-generalization.json").read_text())
+    assert strong["protocol"]["headline"] == ["truncated_recall@20", "truncated_recall@50", "ndcg@100"] and strong["systems"]["ease"]["ci95"]["ndcg@100"]
+    (every,) = run(own.model_copy(update={"protocol": "leave-last-out", "relevant": "all"})).values()
+    assert every["systems"]["als"]["n_users"] == every["protocol"]["test"]["held_out_events"] == 80
+    assert (paths(own).results / "leave-last-out-all-relevant.json").is_file()
+    with pytest.raises(NotFoundError, match="only measures"):
+        recommend(own, 1, protocol="strong-generalization")
+    with pytest.raises(NotFoundError, match="trains no rankers"):
+        export_recommendations_of(own, "strong-generalization", "ranked_v3", 5, tmp_path / "x.parquet")
+    assert export_recommendations_of(own, "strong-generalization", "ease", 100, tmp_path / "x.parquet") > 0
+
+
+def test_compare_sets_some_systems_side_by_side(tiny_run):
+    settings, results = tiny_run
+    asked = settings.model_copy(update={"protocol": "leave-last-out"})
+    few = compare(asked, ("hybrid", "popularity"))
+    assert list(few["systems"]) == ["hybrid", "popularity"] and few["systems"]["hybrid"] == results["leave-last-out"]["systems"]["hybrid"]
+    for metric, verdict in few["verdicts"].items():
+        assert set(verdict["against"]) | {verdict["of"]} == {"hybrid", "popularity"}
+        (against,) = verdict["against"].values()
+        assert against["difference"] == pytest.approx(abs(few["systems"]["hybrid"][metric] - few["systems"]["popularity"][metric]))
+    with pytest.raises(NotFoundError, match="did you mean ease"):
+        compare(asked, ("eas",))
+    with pytest.raises(NotFoundError, match="named twice"):
+        compare(asked, ("als", "als"))
+
+
+def test_asking_about_a_run_keeps_its_settings(tiny_run, tmp_path):
+    settings, _ = tiny_run
+    plain = tiny_settings(tmp_path).model_copy(update={"data_dir": settings.data_dir, "reports_dir": settings.reports_dir, "protocol": "leave-last-out"})
+    assert as_run_before(plain.model_copy(update={"als": plain.als.model_copy(update={"factors": 5})})).als.factors == 8
+    assert as_run_before(plain.model_copy(update={"relevant": "all"})).relevant == "all"
+    assert as_run_before(plain.model_copy(update={"data_dir": tmp_path})).data_dir == tmp_path
 
 
 def test_inventory(tiny_run):

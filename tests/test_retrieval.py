@@ -238,3 +238,24 @@ def test_a_catalogue_without_genres_or_years():
     interactions = make_interactions()
     source = GenreNeighbours(item_genres=sparse.csr_matrix((40, 0), dtype=np.float32), item_years=np.full(40, np.nan, np.float32)).fit(interactions)
     assert (source.top_k(np.arange(30), 5)[0] == -1).all(), "it has nothing to say, and says nothing"
+
+
+def test_places_are_those_in_the_lists():
+    """Where the pool and the sources have an item, against a look into their lists; users in batches, in any order."""
+    interactions = make_interactions()
+    hybrid = Hybrid({"popularity": Popularity(), "als": ALS(factors=8)}, everywhere(popularity=0.5, als=1.0), 20).fit(interactions)
+    users, rng = np.array([4, 1, 9, 29, 2]), np.random.default_rng(0)
+    rows, items = rng.integers(0, 5, 40), rng.integers(0, 40, 40)
+    moments = np.full(5, interactions.as_of)
+    places = hybrid.places(users, rows, items, 15, moments, batch_size=2)
+    lists = {"hybrid": replace_depth(hybrid, 15).top_k(users, 15)[0]} | {name: source.top_k(users, 15)[0] for name, source in hybrid.sources.items()}
+    for name, ranked in lists.items():
+        expected = [list(ranked[row]).index(item) + 1 if item in ranked[row] else 0 for row, item in zip(rows, items, strict=True)]
+        assert places[name].tolist() == expected, name
+
+
+def replace_depth(hybrid, depth):
+    """The same fitted hybrid whose sources propose no more than so many."""
+    other = replace(hybrid, depth=depth)
+    other.interactions = hybrid.interactions
+    return other

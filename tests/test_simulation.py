@@ -1,0 +1,336 @@
+"""The simulated experiments against closed forms, plain loops and scipy, and cases worked by hand."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse, stats
+
+from movierec.config import ConfigError, DataError
+from movierec.metrics import hits
+from movierec.simulation import (
+    UserModel,
+    drafted,
+    expected_clicks,
+    false_positives,
+    interleave,
+    plot_power,
+    power_curve,
+    replay,
+    sample_size,
+    sign_test,
+    simulate,
+    team_draft,
+    users_for,
+)
+
+LITERAL = UserModel(patience=1, p_click=1, p_noise=0)  # reads everything, clicks what is relevant and nothing else
+
+
+def random_lists(rng, n_users, n_items, k):
+    """Lists of different lengths, also empty ones."""
+    ranked = np.full((n_users, k), -1)
+    for row in ranked:
+        length = rng.integers(0, k + 1)
+        row[:length] = rng.permutation(n_items)[:length]
+    return ranked
+
+
+def random_case(seed=0, n_users=60, n_items=30, k=8):
+    rng = np.random.default_rng(seed)
+    relevant = sparse.csr_matrix((rng.random((n_users, n_items)) < 0.2).astype(np.float32))
+    return random_lists(rng, n_users, n_items, k), random_lists(rng, n_users, n_items, k), relevant
+
+
+def one_better(n_users=50, k=5):
+    """A's first film is what each user wants; B has it in the third place."""
+    a = np.tile(np.arange(k), (n_users, 1))
+    b = a[:, [1, 2, 0, *range(3, k)]]
+    return a, b, sparse.csr_matrix(np.tile(np.arange(k) == 0, (n_users, 1)).astype(float))
+
+
+# the user
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.0, 0.4, 0.85, 1.0]))
+@settings(max_examples=15, deadline=None)
+def test_moments_against_a_sum_over_all_ways_to_click(seed, patience):
+    """Every depth of reading and every pattern of clicks of a short list, with its probability."""
+    rng, k = np.random.default_rng(seed), 4
+    chance = rng.random((1, k)).astype(np.float32)
+    depths = [patience ** (depth - 1) * (1 - patience if depth < k else 1) for depth in range(1, k + 1)]
+    mean = square = 0.0
+    for depth, share in enumerate(depths, 1):
+        for pattern in range(2**depth):
+            clicked = np.array([pattern >> place & 1 for place in range(depth)], bool)
+            probability = share * np.where(clicked, chance[0, :depth], 1 - chance[0, :depth]).prod(dtype=float)
+            mean, square = mean + probability * clicked.sum(), square + probability * clicked.sum() ** 2
+    ours = UserModel(patience).moments(chance)
+    assert (ours[0].item(), ours[1].item()) == (pytest.approx(mean), pytest.approx(square))
+
+
+@pytest.mark.parametrize("model", [UserModel(), UserModel(0.5, 0.6, 0.1), UserModel(1, 0.3, 0.3)])
+def test_simulated_clicks_have_the_expected_moments(model):
+    ranked, _, relevant = random_case()
+    chance, times = model.chance(ranked, relevant), 4_000
+    clicks = model.clicks(np.tile(chance, (times, 1)), np.random.default_rng(1)).sum(axis=1).reshape(times, -1)
+    mean, square = model.moments(chance)
+    error = np.sqrt((square - mean**2) / times)
+    assert (np.abs(clicks.mean(axis=0) - mean) <= 5 * error + 1e-6).all()
+    total = np.sqrt((square - mean**2).sum() / times)
+    assert abs(clicks.mean(axis=0).sum() - mean.sum()) < 4 * total
+    assert (clicks**2).mean() == pytest.approx(square.mean(), rel=0.02)
+
+
+def test_a_literal_user_clicks_the_hits_and_an_impatient_one_only_in_the_first_place():
+    ranked, _, relevant = random_case()
+    rng = np.random.default_rng(0)
+    assert (LITERAL.clicks(LITERAL.chance(ranked, relevant), rng) == hits(ranked, relevant)).all()
+    impatient = UserModel(patience=0, p_click=1, p_noise=1)
+    clicks = impatient.clicks(impatient.chance(ranked, relevant), rng)
+    assert (clicks[:, 0] == (ranked[:, 0] >= 0)).all() and not clicks[:, 1:].any()
+
+
+def test_nobody_clicks_where_there_is_no_film():
+    ranked, _, relevant = random_case()
+    model = UserModel(1, 1, 1)
+    assert (model.clicks(model.chance(ranked, relevant), np.random.default_rng(0)) == (ranked >= 0)).all()
+
+
+@pytest.mark.parametrize("wrong", [{"patience": 1.2}, {"p_click": -0.1}, {"p_noise": float("nan")}])
+def test_a_model_of_impossible_probabilities(wrong):
+    with pytest.raises(ConfigError, match=f"{next(iter(wrong))} .* between 0 and 1"):
+        UserModel(**wrong)
+
+
+# team draft
+
+
+def draft_one(a, b, coins):
+    """The algorithm of Radlinski et al. (2008), user by user; the other team goes on where a list is used up."""
+    a, b, k = [film for film in a if film >= 0], [film for film in b if film >= 0], len(coins)
+    merged, teams = [], []
+    for place in range(k):
+        left = {"A": [film for film in a if film not in merged], "B": [film for film in b if film not in merged]}
+        first = "A" if teams.count("A") < teams.count("B") or (teams.count("A") == teams.count("B") and coins[place]) else "B"
+        team = first if left[first] else "AB".replace(first, "")
+        if not left[team]:
+            break
+        merged.append(left[team][0])
+        teams.append(team)
+    return merged + [-1] * (k - len(merged)), teams + [None] * (k - len(teams))
+
+
+@given(st.integers(0, 10_000), st.integers(1, 9))
+@settings(max_examples=40, deadline=None)
+def test_team_draft_against_a_plain_loop(seed, k):
+    rng = np.random.default_rng(seed)
+    a, b, coins = random_lists(rng, 20, 12, k), random_lists(rng, 20, 12, k), rng.integers(0, 2, (20, k), dtype=bool)
+    draft = team_draft(a, b, coins)
+    merged = drafted(a, b, draft, -1)
+    teams = np.select([draft < 0, draft < k], [None, "A"], "B")
+    for user in range(20):
+        assert (merged[user].tolist(), teams[user].tolist()) == draft_one(a[user].tolist(), b[user].tolist(), coins[user])
+
+
+def test_team_draft_properties():
+    rng, k, n = np.random.default_rng(3), 10, 200
+    a, b = (np.argsort(rng.random((n, 15)), axis=1)[:, :k] for _ in range(2))
+    coins = rng.integers(0, 2, (n, k), dtype=bool)
+    draft = team_draft(a, b, coins)
+    merged, from_a = drafted(a, b, draft, -1), draft < k
+    for start in range(0, k, 2):  # in each round both teams pick once, in the order of the coin
+        assert (from_a[:, start] == coins[:, start]).all() and (from_a[:, start] != from_a[:, start + 1]).all()
+    for user in range(n):
+        films = merged[user].tolist()
+        assert len(set(films)) == k
+        for shown in range(k + 1):  # whatever is shown consists of the best films of both lists
+            seen = set(films[:shown])
+            tops = [{tuple(ranked[user, :depth]) for depth in range(k + 1) if set(ranked[user, :depth]) <= seen} for ranked in (a, b)]
+            assert set(max(tops[0], key=len)) | set(max(tops[1], key=len)) == seen
+
+
+def test_team_draft_of_the_same_list_is_that_list():
+    a = np.array([[4, 2, 7, 1], [3, 5, -1, -1]])
+    coins = np.array([[True, False, False, True], [False, True, True, False]])
+    draft = team_draft(a, a, coins)
+    assert (drafted(a, a, draft, -1) == a).all()
+    assert ((draft >= 0) == (a >= 0)).all()
+
+
+def test_team_draft_with_empty_lists():
+    nothing, some = np.array([[-1, -1, -1]]), np.array([[8, 6, -1]])
+    coins = np.ones((1, 3), bool)
+    assert team_draft(nothing, nothing, coins).tolist() == [[-1, -1, -1]]
+    assert team_draft(nothing, some, coins).tolist() == [[3, 4, -1]]
+    assert team_draft(some, nothing, coins).tolist() == [[0, 1, -1]]
+    assert drafted(nothing, some, team_draft(nothing, some, coins), -1).tolist() == [[8, 6, -1]]
+
+
+# one experiment
+
+
+def test_replay_against_scipy_on_users_who_do_what_the_log_says():
+    """A literal user's clicks are the hits, so the arms can be recovered from the means, and the test be made with scipy."""
+    a, b, relevant = random_case(n_users=61)
+    result = replay(a, b, relevant, LITERAL, seed=5)
+    assert (result["n_a"], result["n_b"]) == (31, 30)
+    order = np.random.default_rng(5).permutation(61)
+    arm_a, arm_b = hits(a, relevant)[order[:31]].sum(axis=1), hits(b, relevant)[order[31:]].sum(axis=1)
+    for outcome, x, y in (("clicks", arm_a, arm_b), ("any_click", arm_a > 0, arm_b > 0)):
+        test = stats.ttest_ind(x.astype(float), y.astype(float), equal_var=False)
+        assert result[outcome]["difference"] == pytest.approx(x.mean() - y.mean())
+        assert result[outcome]["p"] == pytest.approx(test.pvalue)
+        assert result[outcome]["ci95"] == pytest.approx(list(test.confidence_interval()))
+
+
+def test_replay_where_everybody_does_the_same(recwarn):
+    a, _, relevant = one_better()
+    nothing = np.full_like(a, -1)
+    assert replay(a, a, relevant, LITERAL)["clicks"] == {"a": 1, "b": 1, "difference": 0, "ci95": [0, 0], "p": 1}
+    assert replay(a, nothing, relevant, LITERAL)["clicks"] == {"a": 1, "b": 0, "difference": 1, "ci95": [1, 1], "p": 0}
+    assert not recwarn.list
+
+
+def test_interleaving_credits_the_team_that_brought_the_film():
+    """The wanted film is A's first and B's third: where A begins or answers, A has it, so every literal user is A's."""
+    result = interleave(*one_better(), LITERAL)
+    assert (result["wins"], result["ties"], result["losses"]) == (50, 0, 0)
+    assert (result["credit_a"], result["credit_b"], result["difference"], result["ci95"]) == (1, 0, 1, [1, 1])
+    assert result["p"] == pytest.approx(2 * 0.5**50)
+    a, b, relevant = one_better()
+    assert interleave(b, a, relevant, LITERAL)["losses"] == 50
+
+
+def test_interleaving_of_empty_lists_says_nothing():
+    _, _, relevant = one_better()
+    nothing = np.full((50, 5), -1)
+    result = interleave(nothing, nothing, relevant)
+    assert (result["ties"], result["difference"], result["p"]) == (50, 0, 1)
+
+
+def test_sign_test_against_scipy():
+    wins, losses = np.array([0, 3, 10, 9, 40, 7]), np.array([0, 0, 2, 9, 20, 8])
+    theirs = [stats.binomtest(int(w), int(w + n)).pvalue if w + n else 1 for w, n in zip(wins, losses, strict=True)]
+    assert sign_test(wins, losses) == pytest.approx(theirs)
+
+
+def test_lists_that_do_not_belong_together():
+    a, b, relevant = one_better()
+    for wrong in ((a, b[:, :3], relevant), (a, b[:20], relevant), (a, b, relevant[:20])):
+        with pytest.raises(ValueError, match="same users"):
+            replay(*wrong)
+    with pytest.raises(DataError, match="at least four test users"):
+        interleave(a[:3], b[:3], relevant[:3])
+
+
+# many experiments
+
+
+def test_sample_size_by_hand():
+    """2 (1.959964 + 0.841621)² · 1 / 0.5² = 62.79: the textbook's 63 per arm for half a standard deviation."""
+    assert sample_size(0.5, 1) == 63
+    assert sample_size(-0.5, 1) == 63
+    assert sample_size(0.5, 4) == math.ceil(4 * 62.791)
+    assert sample_size(0.5, 1, power=0.9) == 85  # 2 (1.959964 + 1.281552)² / 0.25 = 84.06
+    assert sample_size(0, 1) is None
+
+
+def test_users_for():
+    assert users_for((100, 200, 400), (0.2, 0.6, 1.0)) == math.ceil(200 * 2**0.5)
+    assert users_for((100, 200), (0.9, 1.0)) == 100
+    assert users_for((100, 200), (0.1, 0.79)) is None
+
+
+def test_expected_clicks_by_hand():
+    """The wanted film is A's first and B's third: 0.8 against 0.85² · 0.8, plus slips on the other places."""
+    truth = expected_clicks(*one_better(k=3))
+    assert truth["a"] == pytest.approx(0.8 + 0.02 * (0.85 + 0.85**2))
+    assert truth["b"] == pytest.approx(0.85**2 * 0.8 + 0.02 * (1 + 0.85))
+    assert truth["difference"] == pytest.approx(truth["a"] - truth["b"])
+
+
+def test_the_mean_over_many_replays_is_the_expected_difference():
+    a, b, relevant = random_case()
+    truth = expected_clicks(a, b, relevant)
+    differences = [replay(a, b, relevant, seed=seed)["clicks"]["difference"] for seed in range(300)]
+    assert abs(np.mean(differences) - truth["difference"]) < 4 * np.std(differences) / np.sqrt(300)
+
+
+def test_measured_power_is_the_formula_s():
+    a, b, relevant = random_case()
+    truth = expected_clicks(a, b, relevant)
+    n = 2 * sample_size(truth["difference"], truth["variance"])
+    curve = power_curve(a, b, relevant, sizes=(n // 4, n), trials=400)
+    assert curve["replay_formula"][1] == pytest.approx(0.8, abs=0.01)
+    low, high = stats.binom.ppf([0.0005, 0.9995], 400, 0.8) / 400
+    assert low <= curve["replay"][1] <= high
+    assert curve["replay"][0] < curve["replay"][1]
+
+
+def test_only_a_verdict_for_the_better_system_is_power():
+    """Half of the users leave after the first place: A has what they want there, B two places later."""
+    a, b, relevant = one_better()
+    model = UserModel(patience=0.5, p_click=1, p_noise=0)
+    for pair in ((a, b), (b, a)):
+        curve = power_curve(*pair, relevant, model, sizes=(200,), trials=50)
+        assert curve["interleave"] == [1] and curve["replay"] == [1]
+
+
+def test_what_the_two_methods_measure_can_differ(recwarn):
+    """Who reads everything finds the film in both lists: no difference in clicks, so no verdict is the right one; interleaving prefers A all the same."""
+    a, b, relevant = one_better()
+    assert expected_clicks(a, b, relevant, LITERAL)["difference"] == 0
+    curve = power_curve(a, b, relevant, LITERAL, sizes=(40,), trials=50)
+    assert curve["interleave"] == curve["replay"] == [0] and curve["replay_formula"] == [pytest.approx(0.025)]
+    assert interleave(a, b, relevant, LITERAL)["wins"] == 50
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("n_users", [100, 501])
+def test_a_system_against_itself_is_rarely_told_apart(n_users):
+    a, _, relevant = random_case(n_users=80)
+    found = false_positives(a, relevant, n_users=n_users, trials=1_000, seed=4)
+    low, high = stats.binom.ppf([0.0005, 0.9995], 1_000, 0.05) / 1_000
+    assert low <= found["replay"] <= high
+    assert 0.01 < found["interleave"] <= high  # the sign test is discrete: at most 5 %
+
+
+def test_sizes_that_are_no_experiment():
+    a, b, relevant = one_better()
+    for sizes, trials in (((), 10), ((2, 100), 10), ((100,), 0)):
+        with pytest.raises(ConfigError, match="at least four users and one trial"):
+            power_curve(a, b, relevant, sizes=sizes, trials=trials)
+
+
+def test_simulate_is_json_labelled_and_the_same_each_time():
+    a, b, relevant = random_case()
+    arguments = {"names": ("new", "old"), "sizes": (50, 100), "trials": 40}
+    result = simulate(a, b, relevant, **arguments, seed=1)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert result["simulation"] is True and "No evidence about live users" in result["note"]
+    assert result["systems"] == {"a": "new", "b": "old"} and result["user_model"] == {"patience": 0.85, "p_click": 0.8, "p_noise": 0.02}
+    assert (result["seed"], result["n_users"], result["k"]) == (1, 60, 8)
+    assert simulate(a, b, relevant, **arguments, seed=1) == result
+    other = simulate(a, b, relevant, **arguments, seed=2)
+    assert other["power"] != result["power"] and other["expected"] == result["expected"]
+
+
+def test_the_figure_shows_the_numbers_of_the_result(recwarn):
+    a, b, relevant = random_case()
+    result = simulate(a, b, relevant, ("new", "old"), sizes=(50, 100), trials=40)
+    axis = plot_power(result).axes[0]
+    lines = {line.get_label().split(":")[0]: line for line in axis.lines}
+    assert lines["A/B test"].get_ydata().tolist() == result["power"]["replay"]
+    assert lines["interleaving"].get_ydata().tolist() == result["power"]["interleave"]
+    assert plot_power(result).get_suptitle().startswith("Simulation: new against old")
+
+
+def test_two_systems_that_are_the_same_need_no_number_of_users():
+    a, _, relevant = random_case()
+    result = simulate(a, a, relevant, sizes=(50,), trials=20)
+    assert result["users_for_80_percent"] == {"replay_formula": None, "replay": None, "interleave": None}
+    assert "no number suffices" in plot_power(result).axes[0].lines[2].get_label()
