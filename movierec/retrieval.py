@@ -86,6 +86,16 @@ class GenreNeighbours(ScoringRecommender):
         "Which item is of which kind."
         return {name: (kinds.toarray(), shares(kinds)) for name, kinds in (("genres", self.item_genres), ("decades", decade_matrix(self.item_years)))}
 
+    @cached_property
+    def most_kinds(self) -> tuple[int, ...]: # of genres, of decades
+        "How many kinds an item has at most."
+        return tuple(int(ones.sum(axis=1).max(initial=1)) for ones, _ in self.kinds.values())
+
+    def fold_in(self, guests):
+        model = super().fold_in(guests)
+        vars(model).update(kinds=self.kinds, most_kinds=self.most_kinds)  # computed once for all
+        return model
+
     def _fit(self, interactions: Interactions) -> None:
         span = interactions.as_of - interactions.timestamp.min(initial=interactions.as_of)
         step = max(self.heat_half_life_days * DAY / 12, span / self.most_moments, 1)
@@ -103,10 +113,10 @@ class GenreNeighbours(ScoringRecommender):
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
         slots = np.searchsorted(self.moments, as_of, side="right") - 1
         scores = self.heat[np.maximum(slots, 0)]
-        for (kinds, share), heat in zip(self.kinds.values(), (self.heat_of_genres, self.heat_of_decades), strict=True):  # affinity over heat, kind by kind, handed to the items of the kind
+        for (kinds, share), most, heat in zip(self.kinds.values(), self.most_kinds, (self.heat_of_genres, self.heat_of_decades), strict=True):  # affinity over heat, kind by kind, handed to the items of the kind
             affinity, total = kind_affinity(self.interactions, share, users, as_of, (self.half_life_days,))[:, :, 0], heat[np.maximum(slots, 0)]
             weight = np.divide(affinity, total, out=np.zeros_like(affinity), where=total > np.finfo(np.float32).tiny)
-            scores *= exact_sums(weight, int(kinds.sum(axis=1).max(initial=1))) @ kinds.T
+            scores *= exact_sums(weight, most) @ kinds.T
         scores[slots < 0] = -np.inf  # before the first event
         scores[scores <= 0] = -np.inf
         return scores
@@ -131,6 +141,10 @@ class Pool:
         for name, rank in self.ranks.items():
             label = np.where(rank > 0, np.where(label == "", name, label + "+" + name), label)
         return label
+
+    def take(self, place: np.ndarray) -> "Pool": # int: positions
+        "Some of the candidates."
+        return Pool(self.users, self.situation, self.items[:, place], self.scores[:, place], *({name: values[:, place] for name, values in said.items()} for said in (self.ranks, self.source_scores)))
 
     @classmethod
     def blank(cls, n: int, k: int, sources: list[str]) -> "Pool":

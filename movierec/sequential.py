@@ -127,8 +127,10 @@ class _Linear(ScoringRecommender):
 
     def _block(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
         known = self._known()
-        memory = sparse.hstack([known.recent(users, last, decay) for last, decay in self._memories()], format="csr")
-        scores = memory @ self.weights  # row by row, in the order of the history: the same in any batch
+        memories = [known.recent(users, last, decay) for last, decay in self._memories()]
+        scores = memories[0] @ self.weights[: known.n_items]  # row by row, in the order of the history: the same in any batch
+        for number, memory in enumerate(memories[1:], 1):
+            scores += memory @ self.weights[number * known.n_items : (number + 1) * known.n_items]
         scores[known.user_counts[users] == 0] = -np.inf
         return scores
 

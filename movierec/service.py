@@ -10,6 +10,7 @@ __all__ = ['Film', 'plain', 'Catalogue', 'Taste', 'one_history', 'relevance', 'd
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from time import perf_counter
 from typing import Any
 
@@ -141,7 +142,8 @@ def diversify(
         nearest = np.maximum(nearest, similarity[best])
     return np.array(chosen, int)
 
-# %% ../nbs/10_service.ipynb #4be9dec3
+# %% ../nbs/10_service.ipynb #cfd67935
+@cache
 def speaker(
     feature: str, # one of `FEATURES`
 ) -> str: # a source; "votes": whoever voted; "": nobody
@@ -158,16 +160,22 @@ def speaker(
     return "popularity" if declared.name in ("item_interactions", "item_conf_sum", "item_conf_decay_sum") else ""
 
 
+@cache
+def _speaks(features: tuple[str, ...], sources: tuple[str, ...]) -> np.ndarray: # float64 zeros and ones, features × sources
+    "Who speaks for whom."
+    return np.array([[speaker(name) == source for source in sources] for name in features], np.float64)
+
+
 def loudest(
     contributions: np.ndarray, # float, n × len(features): what each feature adds to each item's score
     features: tuple[str, ...],
     voters: np.ndarray, # str, n: the source whose vote counts most
-    sources: list[str], # who may speak
+    sources: Sequence[str], # who may speak
 ) -> np.ndarray: # object (str), n
     "The source that did most for each item's score."
-    speakers = np.array([speaker(name) for name in features])
-    total = np.stack([contributions[:, speakers == name].sum(axis=1) for name in sources], axis=1)
-    total[np.arange(len(total)), [sources.index(name) for name in voters]] += contributions[:, speakers == "votes"].sum(axis=1)
+    total = contributions @ _speaks(features, (*sources, "votes"))
+    total, votes = total[:, :-1], total[:, -1]
+    total[np.arange(len(total)), [sources.index(name) for name in voters]] += votes
     return np.array(sources, dtype=object)[total.argmax(axis=1)]
 
 # %% ../nbs/10_service.ipynb #4d34c0c4
@@ -314,7 +322,7 @@ class _Ranking(_Opened):
         "Who brought these items where they are."
         if ranking.pool is None:
             return np.full(len(chosen), self.system, dtype=object)
-        voters = ranking.hybrid.drivers(ranking.pool)[0][ranking.place[chosen]]
+        voters = ranking.hybrid.drivers(ranking.pool.take(ranking.place[chosen]))[0]
         return voters if parts is None else loudest(parts, self.ranker.features, voters, list(ranking.hybrid.sources))
 
     def answer(
