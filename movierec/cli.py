@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'out', 'DatasetOption', 'ProtocolOption', 'DataDirOption', 'ReportsDirOption', 'ConfigOption', 'SetOption',
-           'TerminalProgress', 'run', 'recommend', 'compare', 'runs', 'ablate', 'tune', 'export_split',
+           'TerminalProgress', 'run', 'recommend', 'compare', 'runs', 'simulate', 'ablate', 'tune', 'export_split',
            'export_recommendations', 'download', 'synthesize', 'datasets', 'info', 'main']
 
 # %% ../nbs/09b_cli.ipynb #af7260a3
@@ -313,6 +313,46 @@ def _figure(value: float, low: float, high: float) -> str:
 
 
 @app.command()
+def simulate(
+    a: Annotated[str, typer.Option("--a", help="One system.")],
+    b: Annotated[str, typer.Option("--b", help="The other.")],
+    protocol: Annotated[str, typer.Option("--protocol", help="Whose test lists.")] = "global-time",
+    k: Annotated[int, typer.Option("-k", min=1, help="Length of the lists that are shown.")] = 10,
+    patience: Annotated[float, typer.Option("--patience", help="Assumed: how likely a user goes on to the next place.")] = 0.85,
+    p_click: Annotated[float, typer.Option("--p-click", help="Assumed: how likely a user clicks a relevant film they see.")] = 0.8,
+    p_noise: Annotated[float, typer.Option("--p-noise", help="Assumed: how likely a user clicks any other film they see.")] = 0.02,
+    trials: Annotated[int, typer.Option("--trials", min=2, help="Experiments for each number of users.")] = 400,
+    dataset: DatasetOption = None,
+    data_dir: DataDirOption = None,
+    reports_dir: ReportsDirOption = None,
+    config: ConfigOption = None,
+) -> None:
+    "A simulated A/B test and interleaving of two systems over the test part of a finished run: how many users a real one might need."
+    settings = _settings(config, None, dataset=dataset, data_dir=data_dir, reports_dir=reports_dir)
+    from movierec import pipeline
+    from movierec.config import paths
+    from movierec.simulation import UserModel
+
+    model = UserModel(patience, p_click, p_noise)
+    with out.status("simulating …"):
+        result = pipeline.simulate_ab(settings, protocol, a, b, k, model, trials)
+    expected, needed = result["expected"], result["users_for_80_percent"]
+    out.print(f"Simulation, no evidence about live users: {settings.dataset}, {protocol}, {result['n_users']:,} test users, lists of {k}, "
+              f"patience {patience:g}, clicks on what is relevant {p_click:g}, on the rest {p_noise:g}.", soft_wrap=True)
+    out.print(f"Expected clicks per list: {a} {expected['a']:.3f}, {b} {expected['b']:.3f}, difference {expected['difference']:+.3f}.\n", soft_wrap=True)
+    table = Table(title="Share of experiments that find the better system (p < .05)", title_justify="left", box=None, pad_edge=False)
+    for name in ("users", "A/B test", "its formula", "interleaving"):
+        table.add_column(name, justify="right")
+    for users, *shares in zip(*(result["power"][name] for name in ("sizes", "replay", "replay_formula", "interleave")), strict=True):
+        table.add_row(f"{users:,}", *(f"{share:.0%}" for share in shares))
+    out.print(table)
+    said = ", ".join(f"{label} {needed[name]:,}" if needed[name] else f"{label} more than {result['power']['sizes'][-1]:,}"
+                     for label, name in (("A/B test", "replay"), ("its formula", "replay_formula"), ("interleaving", "interleave")))
+    out.print(f"\nUsers for 80 % power: {said}. A system against itself is called different in {result['a_a']['replay']:.1%} and {result['a_a']['interleave']:.1%} of experiments.", soft_wrap=True)
+    out.print(f"{_near(paths(settings).results / f'{settings.results_name(protocol)}-simulation.json')}")
+
+
+@app.command()
 def ablate(
     protocol: Annotated[str, typer.Option("--protocol", help="leave-last-out or global-time.")] = "global-time",
     dataset: DatasetOption = None,
@@ -331,8 +371,8 @@ def ablate(
         table.add_column(rows.index.name)
         for column in rows.columns:
             table.add_column(column, justify="right")
-        for label, values in rows.iterrows():
-            table.add_row(f"{label:,}" if isinstance(label, int) else escape(str(label)), *(f"{value:.3f}" for value in values))
+        for label, *values in rows.head(20).itertuples():
+            table.add_row(f"{label:,}" if isinstance(label, int) else escape(str(label)), *(f"{value:.3f}" if isinstance(value, float) else str(value) for value in values))
         out.print(table)
     out.print(f"\nTables: {_near(paths(settings).results)}", soft_wrap=True)
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Progress', 'run', 'fetch', 'open_data', 'open_run', 'datasets', 'strongest_source', 'Advice', 'recommend', 'ablate',
-           'tune', 'as_run_before', 'compare', 'inventory', 'first_user', 'export_split_of',
+           'tune', 'as_run_before', 'compare', 'simulate_ab', 'inventory', 'first_user', 'export_split_of',
            'export_recommendations_of']
 
 # %% ../nbs/09_pipeline.ipynb #49d11a95
@@ -18,16 +18,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .config import (PROTOCOLS, SYSTEMS, Artifact, ArtifactError, NotFoundError, Settings, did_you_mean, open_artifact, paths, read_manifest)
+from .config import (PROTOCOLS, SYSTEMS, Artifact, ArtifactError, NotFoundError, Settings, did_you_mean, open_artifact, paths, read_manifest,
+                            write_json)
 from .download import download
-from .evaluation import assemble, build_evaluation, build_lists, export_lists, load_rankers, publish, read_results
+from .evaluation import assemble, build_evaluation, build_lists, export_lists, load_rankers, publish, read_lists, read_results
 from .features import FEATURES, V2_FEATURES, FeatureStore, build_features, feature_views
 from .ingest import CATALOGUE, OwnData, create_warehouse, ingest, raw_tables
 from .interactions import (PROTOCOL_CLASSES, build_interactions, build_split, export_split, interaction_tables, item_genre_matrix,
                                    load_holdout, load_interactions, load_items, load_users)
-from .ranker import RANKERS, Ranked, build_rankers, feature_ablation, learning_curve, load_phase
+from .ranker import RANKERS, Ranked, build_rankers, calibration, feature_ablation, importance, learning_curve, load_phase, train
 from .retrieval import SITUATIONS, Hybrid, ablation, build_sources, reasons, tune_weights
 from .runs import keep_run
+from .simulation import UserModel, simulate
 
 # %% ../nbs/09_pipeline.ipynb #f8b0a68a
 class Progress:
@@ -250,7 +252,7 @@ def ablate(
     settings: Settings,
     protocol: str, # one of `PROTOCOLS`
     progress: Progress | None = None,
-) -> dict[str, pd.DataFrame]: # "sources", "features" and "learning-curve"
+) -> dict[str, pd.DataFrame]: # "sources", "features", "importance", "calibration" and "learning-curve"
     "Measure the parts of a run on its validation part, and write reports/results/<dataset>/<protocol>-<table>.csv."
     progress, (settings, split, sources) = progress or Progress(), _phases(settings, protocol)
     tables, folder, sizes = {}, paths(settings).results, tuple(sorted({settings.cutoffs[0], settings.list_size, settings.hybrid.pool_size}))
@@ -259,6 +261,7 @@ def ablate(
         holdout, hybrid, pairs = load_phase(settings, split, sources["validation"], "validation")
         running.done(sources["validation"])
     asked = {"sources": lambda step: ablation(hybrid, holdout, sizes, users=pairs.users), "features": lambda step: feature_ablation(tuning, pairs, holdout, settings, step),
+             "importance": lambda step: importance(train("ranked_v3", tuning, settings), pairs, settings.seed), "calibration": lambda step: calibration(tuning, pairs, settings),
              "learning-curve": lambda step: learning_curve(tuning, pairs, holdout, settings, step=step)}
     for name, measure in asked.items():
         with progress.stage(f"{protocol}: {name}") as running:
@@ -309,6 +312,30 @@ def compare(
     for system in systems:
         _system_of_run(settings, system, artifacts)
     return read_results(artifacts["evaluation"], systems, settings)
+
+# %% ../nbs/09_pipeline.ipynb #80c24e4a
+def simulate_ab(
+    settings: Settings,
+    protocol: str, # one of `PROTOCOL_CLASSES`
+    a: str, # a system
+    b: str, # another
+    k: int = 10, # length of the lists that the simulated users see
+    model: UserModel | None = None, # default: that of the chapter on simulation
+    trials: int = 400, # experiments per number of users
+) -> dict[str, Any]: # from `simulation.simulate`
+    "Simulate online tests of two systems on the lists of a finished run, and write reports/results/<dataset>/<protocol>-simulation.json."
+    artifacts = open_run(settings, _known_protocol(protocol))
+    for name in (a, b):
+        _system_of_run(settings, name, artifacts)
+    holdout = load_holdout(artifacts["split"], "test", settings.relevant)
+    longest = artifacts["lists"].manifest["contents"]["length"]
+    if k > longest:
+        raise NotFoundError(f"the stored lists are {longest} long, so k can be at most {longest}")
+    ranked = [read_lists(artifacts["lists"], name, holdout.judged, k) for name in (a, b)]
+    result = simulate(*ranked, holdout.relevant[holdout.judged], (a, b), model or UserModel(), trials=trials, seed=settings.seed)
+    result |= {"dataset": settings.dataset, "protocol": protocol, "relevant": settings.relevant}
+    write_json(paths(settings).results / f"{settings.results_name(protocol)}-simulation.json", result)
+    return result
 
 # %% ../nbs/09_pipeline.ipynb #e72bfcef
 def inventory(settings: Settings) -> pd.DataFrame: # one row per artifact: dataset, artifact, made (UTC), rows, seconds

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RANKERS', 'RANKER_FEATURES', 'TrainingSet', 'validation_users', 'training_set', 'Ranker', 'Pointwise', 'Listwise',
-           'train', 'reorder', 'judged', 'mean_metrics', 'feature_ablation', 'learning_curve', 'ranked_lists', 'Ranked',
-           'together', 'load_phase', 'build_rankers']
+           'train', 'reorder', 'judged', 'mean_metrics', 'feature_ablation', 'learning_curve', 'importance',
+           'calibration', 'ranked_lists', 'Ranked', 'together', 'load_phase', 'build_rankers']
 
 # %% ../nbs/07_ranker.ipynb #3b951248
 import hashlib
@@ -290,6 +290,50 @@ def learning_curve(
             step(f"training on {n:,} users")
             rows[n] = judged(train("ranked_v3", some, settings), pairs, holdout, settings.cutoffs)
     return pd.DataFrame(rows).T.rename_axis("training users")
+
+
+def importance(
+    ranker: Ranker, # one that can tell what each feature adds
+    pairs: TrainingSet, # what it is asked about
+    seed: int,
+    most_rows: int = 20_000, # drawn by the seed if there are more
+) -> pd.DataFrame: # a row per feature, the most important first: group, importance
+    "How far each feature moves the scores of candidates: its mean absolute contribution (TreeSHAP, Lundberg et al. 2020)."
+    rows = ranker.columns(pairs.features)[pairs.there]
+    if len(rows) > most_rows:
+        rows = rows[np.random.default_rng(seed).choice(len(rows), most_rows, replace=False)]
+    moved = np.abs(ranker.contributions(rows)[:, :-1]).mean(axis=0)
+    group = {feature.name: name for name, features in FEATURE_GROUPS.items() for feature in features}
+    table = pd.DataFrame({"group": [group[name] for name in ranker.features], "importance": moved}, pd.Index(ranker.features, name="feature"))
+    return table.sort_values("importance", ascending=False, kind="stable")
+
+
+def calibration(
+    tuning: TrainingSet, # to train on
+    pairs: TrainingSet, # half of its users fit a scale, the others are looked at
+    settings: Settings,
+    bins: int = 10,
+) -> pd.DataFrame: # ranker, bin, n, predicted, observed
+    """Whether a score can be read as a probability: candidates in bins of equal expected hits, the mean predicted beside the share that is relevant. V2 predicts one;
+    V3's score has no unit, so it gets a scale from the first half of the users (Platt 1999)."""
+    from sklearn.linear_model import LogisticRegression
+
+    half = np.random.default_rng(settings.seed).permutation(len(pairs.users)) < len(pairs.users) // 2
+    fitting, looking = pairs.of(np.flatnonzero(half)), pairs.of(np.flatnonzero(~half))
+    rows = []
+    for version in ("ranked_v2", "ranked_v3"):
+        ranker = train(version, tuning, settings)
+        score, label = ranker.score(looking.features, looking.items)[looking.there].astype(np.float64), looking.labels[looking.there]
+        if isinstance(ranker, Listwise) and fitting.labels.any():
+            scale = LogisticRegression(C=np.inf).fit(ranker.score(fitting.features, fitting.items)[fitting.there][:, None], fitting.labels[fitting.there])
+            score = scale.predict_proba(score[:, None])[:, 1]
+        order = np.argsort(score, kind="stable")
+        mass = np.cumsum(score[order])
+        place = np.minimum((mass / mass[-1] * bins).astype(int), bins - 1) if len(mass) and mass[-1] > 0 else np.zeros(len(order), int)
+        for number in np.unique(place):
+            inside = order[place == number]
+            rows.append((version, int(number) + 1, len(inside), score[inside].mean(), label[inside].mean()))
+    return pd.DataFrame(rows, columns=["ranker", "bin", "n", "predicted", "observed"]).set_index("ranker")
 
 # %% ../nbs/07_ranker.ipynb #55399520
 def ranked_lists(

@@ -81,13 +81,13 @@ def read_runs(
     protocol: str | None = None, # only this one
 ) -> pd.DataFrame: # a row per run, the newest first: run, time, dataset, protocol, relevant, n_users, best_on_validation, headline, source, version, changed
     "The runs that are kept."
-    folder = paths(settings).runs
-    if not any(folder.glob("*/run.json")):
+    files = [str(file) for file in paths(settings).runs.glob("[0-9a-f]*/run.json")]  # unfinished ones begin with a dot
+    if not files:
         return pd.DataFrame(columns=list(_ABOUT))
     columns = ", ".join(f"{name}: '{kind}'" for name, kind in _ABOUT.items())
     with connect() as con:
         return con.execute(f"SELECT * FROM read_json($files, columns = {{{columns}}}) WHERE ($dataset IS NULL OR dataset = $dataset) AND ($protocol IS NULL OR protocol = $protocol) "
-                           "ORDER BY time DESC, run", {"files": str(folder / "*" / "run.json"), "dataset": dataset, "protocol": protocol}).df()
+                           "ORDER BY time DESC, run", {"files": files, "dataset": dataset, "protocol": protocol}).df()
 
 
 def find_run(settings: Settings, name: str) -> pd.Series: # a row of `read_runs`
@@ -131,9 +131,11 @@ def side_by_side(
         first, second = (of_users(paths(settings).runs / run / "users.parquet", [metric])[metric] for run in runs)
         about = [find_run(settings, run) for run in runs]
         same = all(about[0][name] == about[1][name] for name in ("dataset", "source", "protocol", "relevant")) and first.index.equals(second.index)
-        for system in table.index if same else ():
-            if system in first and system in second:
-                both = first[system].notna() & second[system].notna()
-                table.loc[system, [("difference", name) for name in ("mean", "low", "high")]] = paired_difference(
-                    second.loc[both, system].to_numpy(), first.loc[both, system].to_numpy(), 0.95, settings.bootstrap, settings.seed)
+        differences = {}
+        for system in table.index.intersection(first.columns).intersection(second.columns) if same else ():
+            both = first[system].notna() & second[system].notna()
+            differences[system] = paired_difference(second.loc[both, system].to_numpy(), first.loc[both, system].to_numpy(), 0.95, settings.bootstrap, settings.seed)
+        if differences:
+            columns = pd.MultiIndex.from_product([["difference"], ["mean", "low", "high"]])
+            table = table.join(pd.DataFrame.from_dict(differences, orient="index").set_axis(columns, axis=1))
     return table

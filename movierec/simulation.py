@@ -16,6 +16,7 @@ import numpy as np
 from scipy import sparse, stats
 
 from .config import ConfigError, DataError
+from .evaluation import COLOURS, HIGHLIGHT, INK, PLOT_STYLE
 from .metrics import hits, paired_difference
 
 # %% ../nbs/08b_simulation.ipynb #938fdd03
@@ -295,30 +296,32 @@ def simulate(
 # %% ../nbs/08b_simulation.ipynb #1886f17b
 def plot_power(result: dict[str, Any]): # from `simulate`
     "Both power curves with 95 % intervals, and the formula's; returns the matplotlib Figure."
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     power, needed = result["power"], result["users_for_80_percent"]
     sizes, spread = np.array(power["sizes"]), 1.96 / np.sqrt(power["trials"])
-    figure = Figure(figsize=(9.5, 4), layout="constrained")
-    axis = figure.subplots()
-    for method, label, colour in (("interleave", "interleaving", "#e4572e"), ("replay", "A/B test", "#4c78a8")):
-        share = np.array(power[method])
-        half = spread * np.sqrt(share * (1 - share))
-        axis.vlines(sizes, share - half, share + half, color=colour, lw=2, alpha=0.45)
-        users = f"{needed[method]:,} users for 80 %" if needed[method] else f"80 % not reached with {sizes[-1]:,} users"
-        axis.plot(sizes, share, "o-", color=colour, ms=7, label=f"{label}: {users}")
-    formula = f"{needed['replay_formula']:,} users for 80 %" if needed["replay_formula"] else "no number suffices"
-    axis.plot(sizes, power["replay_formula"], "--", color="#4c78a8", lw=1, label=f"A/B test, formula: {formula}")
-    axis.axhline(0.8, color="grey", lw=1, ls=":")
-    axis.set_xscale("log")
-    axis.set_xticks(sizes, [f"{n:,}" for n in sizes])
-    axis.minorticks_off()
-    axis.set_ylim(0, 1.03)
-    axis.set_xlabel("users in the experiment")
-    axis.set_ylabel("found the better system, p < 0.05")
-    axis.grid(axis="y", alpha=0.25)
-    axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(frameon=False, loc="outside lower left", ncols=3, fontsize=9)
-    a, b = result["systems"].values()
-    figure.suptitle(f"Simulation: {a} against {b}, lists of {result['k']}, {result['n_users']:,} test users drawn again and again, {power['trials']:,} trials per point with 95 % intervals", fontsize=10, x=0.01, ha="left")
+    with rc_context(PLOT_STYLE):
+        figure = Figure(figsize=(9.5, 4))
+        axis = figure.subplots()
+        for method, label, colour in (("interleave", "interleaving", HIGHLIGHT), ("replay", "A/B test", COLOURS[0])):
+            share = np.array(power[method])
+            half = spread * np.sqrt(share * (1 - share))
+            axis.vlines(sizes, share - half, share + half, color=colour, lw=2, alpha=0.45)
+            users = f"{needed[method]:,} users for 80 %" if needed[method] else f"80 % not reached with {sizes[-1]:,} users"
+            axis.plot(sizes, share, "o-", color=colour, ms=7, label=f"{label}: {users}")
+        formula = f"{needed['replay_formula']:,} users for 80 %" if needed["replay_formula"] else "no number suffices"
+        axis.plot(sizes, power["replay_formula"], "--", color=COLOURS[0], lw=1, label=f"A/B test, formula: {formula}")
+        axis.axhline(0.8, color=INK, lw=1, ls=":")
+        axis.set_xscale("log")
+        axis.set_xticks(sizes, [f"{n:,}" for n in sizes])
+        axis.minorticks_off()
+        axis.set_ylim(0, 1.03)
+        axis.set_xlabel("users in the experiment")
+        axis.set_ylabel("found the better system, p < 0.05")
+        axis.grid(axis="y", alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        figure.legend(frameon=False, loc="outside lower left", ncols=3, fontsize=9)
+        a, b = result["systems"].values()
+        figure.suptitle(f"Simulation: {a} against {b}, lists of {result['k']}, {result['n_users']:,} test users drawn again and again, {power['trials']:,} trials per point with 95 % intervals", fontsize=10, x=0.01, ha="left")
     return figure

@@ -190,3 +190,56 @@ def test_interrupt_stops_at_once_and_the_next_run_goes_on(tmp_path):
 def test_paths_module_agrees_with_the_command(tiny_run):
     settings, _ = tiny_run
     assert paths(settings).results == Path(settings.reports_dir) / "results" / "tiny"
+
+
+def test_compare(tiny_run, tmp_path):
+    """Nothing is built anew, the table says which figures it can't tell apart, and the same table can be taken along."""
+    settings, results = tiny_run
+    for name in ("t.md", "t.csv"):
+        done = movierec("compare", "--protocol", "leave-last-out", "--systems", "als, hybrid,ranked_v3", "--out", tmp_path / name, *options(settings))
+        assert done.returncode == 0, done.stderr
+        assert "✓" not in done.stdout and "up to date" in done.stdout and "≈" in done.stdout and "popularity" not in done.stdout
+    assert (tmp_path / "t.md").read_text().startswith("| system | users | recall@5 | ndcg@5 |") and len((tmp_path / "t.md").read_text().splitlines()) == 5
+    rows = (tmp_path / "t.csv").read_text().splitlines()
+    assert len(rows) == 4 and float(rows[1].split(",")[2]) == pytest.approx(results["leave-last-out"]["systems"]["als"]["recall@5"], abs=1e-6)
+
+
+@pytest.mark.parametrize(("arguments", "parts"), [
+    (("--systems", "als,eese"), ("did you mean ease",)),
+    (("--ties", "random"), ("--ties random is for leave-last-out",)),
+    (("--ties", "rndom"), ("file or random",)),
+    (("--relevant", "everything"), ("relevant", "liked")),
+    (("--protocol", "all"), ("one protocol at a time",)),
+    (("--protocol", "global"), ("protocol",)),
+    (("--out", "t.txt"), (".csv or .md",)),
+    (("--systems", "sasrec"), ("was run without sasrec",)),
+    (("--dataset", "nowhere"), ("nowhere",)),
+])
+def test_compare_refuses_what_it_cannot_do(tiny_run, arguments, parts):
+    settings, _ = tiny_run
+    fails(movierec("compare", *options(settings), *arguments), *parts)
+
+
+def test_runs(tiny_run, tmp_path):
+    settings, _ = tiny_run
+    where = ("--reports-dir", settings.reports_dir)
+    listed = movierec("runs", *where)
+    assert listed.returncode == 0 and "als.factors=8" in listed.stdout
+    names = [line.split()[0] for line in listed.stdout.splitlines()[1:] if line[:8].strip()]
+    both = movierec("runs", *where, *names[:2], "--metric", "recall@5")
+    assert both.returncode == 0 and "ranked_v3" in both.stdout and both.stdout.startswith("recall@5")
+    assert "No run is kept" in movierec("runs", "--reports-dir", tmp_path).stdout
+    fails(movierec("runs", *where, "zzzz"), "no run is called zzzz")
+    fails(movierec("runs", *where, names[0], names[0]), "named twice")
+    fails(movierec("runs", *where, names[0], "--metric", "ndcg"), "no metric ndcg")
+
+
+def test_simulate(tiny_run):
+    settings, _ = tiny_run
+    done = movierec("simulate", "--a", "popularity", "--b", "ranked_v3", "--protocol", "leave-last-out", "-k", 5, "--trials", 20, *options(settings))
+    assert done.returncode == 0 and done.stdout.startswith("Simulation") and "Users for 80 % power" in done.stdout
+    told = json.loads((paths(settings).results / "leave-last-out-simulation.json").read_text())
+    assert told["simulation"] is True and told["systems"] == {"a": "popularity", "b": "ranked_v3"} and told["k"] == 5
+    fails(movierec("simulate", "--a", "popularity", "--b", "v3", *options(settings)), "there is no system v3")
+    fails(movierec("simulate", "--a", "popularity", "--b", "als", "--patience", 2, *options(settings)), "patience")
+    fails(movierec("simulate", "--a", "popularity", "--b", "als", "-k", 500, *options(settings)), "at most 20")

@@ -10,13 +10,15 @@ from conftest import tiny_settings, write_archive
 from sklearn.linear_model import LogisticRegression
 
 from movierec.config import ArtifactError, load_settings, write_json
-from movierec.features import V2_FEATURES, V3_FEATURES, FeatureStore
+from movierec.features import FEATURE_GROUPS, V2_FEATURES, V3_FEATURES, FeatureStore
 from movierec.ingest import ingest
 from movierec.interactions import build_interactions, build_split, load_holdout, load_items
 from movierec.ranker import (
     RANKERS,
     Ranked,
     Ranker,
+    calibration,
+    importance,
     ranked_lists,
     reorder,
     together,
@@ -215,3 +217,23 @@ def test_a_ranked_system_gives_guests_what_users_get(stage):
     items, scores = system.top_k(users, 10, holdout.as_of[users])
     theirs, their_scores = system.fold_in(guests).top_k(np.arange(len(users)), 10, holdout.as_of[users])
     assert np.array_equal(items, theirs) and np.array_equal(scores, their_scores)
+
+
+def test_importance_is_the_mean_absolute_contribution(stage):
+    *_, pairs = stage
+    ranker = train("ranked_v3", pairs, load_settings(ranker_v3={"trees": 10}))
+    table = importance(ranker, pairs, 0, most_rows=10**9)
+    parts = np.abs(ranker.contributions(pairs.features[pairs.there])[:, :-1]).mean(axis=0)
+    assert table.loc[list(V3_FEATURES), "importance"].tolist() == pytest.approx(parts.tolist())
+    assert table["importance"].is_monotonic_decreasing and set(table["group"]) == set(FEATURE_GROUPS)
+    assert len(importance(ranker, pairs, 0, most_rows=50)) == len(V3_FEATURES)
+
+
+def test_calibration_counts_every_candidate_of_half_the_users_once(stage):
+    settings, _, _, _, pairs = stage
+    table = calibration(pairs, pairs, settings, bins=5)
+    half = np.random.default_rng(settings.seed).permutation(len(pairs.users)) >= len(pairs.users) // 2
+    for version in ("ranked_v2", "ranked_v3"):
+        rows = table.loc[[version]]
+        assert rows["n"].sum() == pairs.of(half).there.sum() and rows["predicted"].is_monotonic_increasing
+        assert (rows["n"] * rows["observed"]).sum() == pytest.approx(pairs.of(half).labels[pairs.of(half).there].sum())
