@@ -7,7 +7,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 SETUP := settings.ini setup.py pyproject.toml constraints.txt
 NOTEBOOKS := $(wildcard nbs/*.ipynb) $(wildcard reports/*.ipynb)
 
-.PHONY: help run test test-fast neural bench bench-ann lint export check notebooks readme site clean
+.PHONY: help run api test test-fast neural bench bench-ann lint export check notebooks readme site clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -23,10 +23,19 @@ $(VENV)/.installed: $(BIN)/python $(SETUP)
 $(VENV)/.installed-dev: $(BIN)/python $(SETUP)
 	@echo "Installing movierec and its development tools into $(VENV) (once, a minute or two) ..."
 	@$(PIP) install -q -c constraints.txt -e '.[app,dev]'
-	@touch $@ $(VENV)/.installed
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-app
 
 run: $(VENV)/.installed ## the whole pipeline on the bundled data
 	@$(BIN)/movierec run
+
+$(VENV)/.installed-app: $(BIN)/python $(SETUP)
+	@echo "Installing movierec and what serving needs into $(VENV) ..."
+	@$(PIP) install -q -c constraints.txt -e '.[app]'
+	@touch $@ $(VENV)/.installed
+
+api: $(VENV)/.installed-app ## the REST API over the bundled data, on http://127.0.0.1:8000
+	@$(BIN)/movierec run
+	@$(BIN)/movierec api
 
 test: $(VENV)/.installed-dev ## all tests, fast ones first, then whole runs and all notebooks
 	$(BIN)/pytest -m "not slow"

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'out', 'DatasetOption', 'ProtocolOption', 'DataDirOption', 'ReportsDirOption', 'ConfigOption', 'SetOption',
-           'TerminalProgress', 'run', 'recommend', 'compare', 'runs', 'simulate', 'ablate', 'tune', 'export_split',
-           'export_recommendations', 'download', 'synthesize', 'datasets', 'info', 'main']
+           'TerminalProgress', 'run', 'recommend', 'compare', 'runs', 'simulate', 'api', 'ablate', 'tune',
+           'export_split', 'export_recommendations', 'download', 'synthesize', 'datasets', 'info', 'main']
 
 # %% ../nbs/09b_cli.ipynb #af7260a3
 import json
@@ -192,9 +192,9 @@ def recommend(
 ) -> None:
     "Films for a user that they haven't seen, with reasons."
     settings = _settings(config, None, dataset=dataset, protocol=protocol, data_dir=data_dir, reports_dir=reports_dir)
-    from movierec import pipeline
+    from movierec.service import recommend as advise
 
-    advice = pipeline.recommend(settings, user_id, k, system, protocol)
+    advice = advise(settings, user_id, k, system, protocol)
     table = Table(title=f"{settings.dataset}, user {user_id}: {advice.system} (chosen under {advice.protocol})" if system is None
                   else f"{settings.dataset}, user {user_id}: {advice.system}", title_justify="left", box=None, pad_edge=False)
     for name, justify in (("#", "right"), ("movieId", "right"), ("title", "left"), ("year", "right"), ("genres", "left"), ("score", "right"), ("why", "left")):
@@ -350,6 +350,29 @@ def simulate(
                      for label, name in (("A/B test", "replay"), ("its formula", "replay_formula"), ("interleaving", "interleave")))
     out.print(f"\nUsers for 80 % power: {said}. A system against itself is called different in {result['a_a']['replay']:.1%} and {result['a_a']['interleave']:.1%} of experiments.", soft_wrap=True)
     out.print(f"{_near(paths(settings).results / f'{settings.results_name(protocol)}-simulation.json')}")
+
+
+@app.command()
+def api(
+    host: Annotated[str | None, typer.Option("--host", help="Interface to listen on.", show_default="127.0.0.1: this machine only")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port to listen on; 0: any free one.", show_default="8000")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Processes.", show_default="1")] = None,
+    dataset: DatasetOption = None,
+    data_dir: DataDirOption = None,
+    reports_dir: ReportsDirOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+) -> None:
+    "Answer over HTTP: lists with reasons, films by title, feedback. Documentation at /docs."
+    settings = _settings(config, assignments, dataset=dataset, data_dir=data_dir, reports_dir=reports_dir)
+    given = {name: value for name, value in {"host": host, "port": port, "workers": workers}.items() if value is not None}
+    if given:
+        settings = load_settings(config, **settings.model_dump(exclude={"service"}), service=settings.service.model_dump() | given)
+    try:
+        from movierec.api import serve
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"the API needs {error.name}: pip install 'movierec[app]'") from None
+    serve(settings)
 
 
 @app.command()

@@ -8,9 +8,9 @@ __all__ = ['RATING_COLUMNS', 'LIST_COLUMNS', 'EVENT_COLUMNS', 'CANDIDATE_COLUMNS
            'NotFoundError', 'ArtifactError', 'did_you_mean', 'PopularityRecentSettings', 'ItemItemSettings',
            'AlsSettings', 'AlsRecentSettings', 'EaseSettings', 'SequentialSettings', 'LinearArSettings',
            'SasrecSettings', 'GenreSettings', 'SourceWeights', 'WeightSettings', 'HybridSettings', 'RankerSettings',
-           'RankerV3Settings', 'DownloadSettings', 'project_root', 'Settings', 'load_settings', 'Paths', 'paths',
-           'digest', 'code_version', 'write_json', 'read_manifest', 'cores', 'peak_memory_mb', 'replacing', 'Artifact',
-           'locked', 'open_artifact', 'build']
+           'RankerV3Settings', 'DownloadSettings', 'ServiceSettings', 'project_root', 'Settings', 'load_settings',
+           'Paths', 'paths', 'digest', 'code_version', 'write_json', 'read_manifest', 'cores', 'peak_memory_mb',
+           'replacing', 'Artifact', 'locked', 'open_artifact', 'build']
 
 # %% ../nbs/00_config.ipynb #2ab66575
 import hashlib
@@ -30,7 +30,7 @@ from time import perf_counter
 from typing import Annotated, Any, Literal
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, TomlConfigSettingsSource
 
 # %% ../nbs/00_config.ipynb #d213abb3
@@ -240,6 +240,20 @@ class DownloadSettings(_Section):
     attempts: int = Field(6, ge=1, description="attempts without any progress before giving up")
     backoff: float = Field(1.0, ge=0, description="seconds to wait after the first failure; doubles with each")
 
+# %% ../nbs/00_config.ipynb #5e71ce01
+class ServiceSettings(_Section):
+    "The REST API, and how it listens to people."
+    host: str = Field("127.0.0.1", description="the interface it listens on; others than this machine should need a key")
+    port: int = Field(8000, ge=0, le=65_535, description="0: any free one")
+    workers: int = Field(1, ge=1, le=64, description="processes; they share what is memory-mapped")
+    api_key: SecretStr | None = Field(None, min_length=8, description="if given, every request but /health must carry it as X-API-Key")
+    max_body: int = Field(65_536, ge=1_024, description="bytes of a request's body")
+    max_history: int = Field(1_000, ge=1, description="films of a newcomer's history")
+    rate: float = Field(1_000.0, gt=0, description="requests per second of one address, for each worker; twice as many in a burst")
+    reload_seconds: float = Field(2.0, gt=0, description="how often to look whether a new run has landed")
+    genre_share: float = Field(0.3, ge=0, le=1, description="of the similarity of two films: the rest is that of their ALS vectors")
+    dislike_weight: float = Field(0.5, ge=0, le=1, description="how far likeness to a disliked film pushes away: 1 is the distance from the first to the last candidate")
+
 # %% ../nbs/00_config.ipynb #19038eb0
 def project_root() -> Path: # absolute path
     "The checkout the package is imported from, or the current folder when it was installed elsewhere."
@@ -286,6 +300,7 @@ class Settings(BaseSettings):
     ranker: RankerSettings = RankerSettings()
     ranker_v3: RankerV3Settings = RankerV3Settings()
     download: DownloadSettings = DownloadSettings()
+    service: ServiceSettings = ServiceSettings()
 
     @model_validator(mode="after")
     def _in_order(self):
@@ -397,7 +412,11 @@ class Paths:
     @property
     def features(self) -> Path: return self.processed / "features"
     @property
+    def histories(self) -> Path: return self.processed / "histories"
+    @property
     def warehouse(self) -> Path: return self.processed / "warehouse.duckdb"
+    @property
+    def feedback(self) -> Path: return self.processed / "ui_feedback.jsonl"
     @property
     def results(self) -> Path: return self.reports / "results" / self.dataset
     @property

@@ -436,7 +436,7 @@ def build_evaluation(
             "paired": {metric: verdict(value, settings, best)["against"] for metric, value in of_users.items()},
             "verdicts": {metric: verdict(value, settings) for metric, value in of_users.items()},
             "pools": ceilings(query("SELECT * FROM pools", pools=lists.path / "pools.parquet"), exam, settings.pool_sizes),
-            "config": settings.model_dump(mode="json", exclude={"dataset", "protocol", "relevant", "data_dir", "reports_dir", "download"}),
+            "config": settings.model_dump(mode="json", exclude={"dataset", "protocol", "relevant", "data_dir", "reports_dir", "download", "service"}),
             "version": lists.manifest["version"],
             "seconds": {stage: artifact.manifest["seconds"] for stage, artifact in costs.items()},
             "peak_memory_mb": max((artifact.manifest["peak_memory_mb"] or 0 for artifact in costs.values()), default=0),

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['NAN', 'NEVER', 'CLASSIC', 'ITEM_WINDOWS', 'USER_WINDOWS', 'LAST', 'LATELY', 'HABITS', 'GAPS', 'DECADES', 'NEARNESS',
            'VOTES', 'FEATURE_GROUPS', 'FEATURES', 'V1_FEATURES', 'V2_FEATURES', 'V3_FEATURES', 'FEATURE_SQL', 'Feature',
-           'Timeline', 'FeatureStore', 'build_features', 'feature_views']
+           'Timeline', 'Standing', 'FeatureStore', 'build_features', 'feature_views', 'build_histories',
+           'load_histories']
 
 # %% ../nbs/06_features.ipynb #b5350a6f
 from copy import copy
@@ -15,9 +16,10 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from .config import DAY, SCORED, Artifact, Settings, build, paths
+from .baselines import read_arrays, write_arrays
+from .config import DAY, EVENT_COLUMNS, SCORED, Artifact, ArtifactError, Settings, build, paths
 from .ingest import connect, write_table
-from .interactions import Interactions, decay
+from .interactions import Interactions, decay, load_interactions
 from .retrieval import SITUATIONS, Hybrid, Pool, kind_affinity
 
 # %% ../nbs/06_features.ipynb #6dee8e85
@@ -157,6 +159,33 @@ class Timeline:
             state[:, column] = until - np.maximum(self.until(entity, np.maximum(as_of - int(days * DAY), 0)), start)
         return state
 
+    def stand(self, as_of: int, windows: tuple[float, ...]) -> "Standing":
+        "What it says about everybody at one moment."
+        everybody = np.arange(len(self.start) - 1)
+        return Standing(as_of, self.at(everybody, np.full(len(everybody), as_of), windows))
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    "A timeline of which only one moment is left: for a service, whose sources stand there."
+    as_of: int # the moment
+    state: np.ndarray # float64, n_entities × (5 + windows): what `Timeline.at` gives
+
+    @property
+    def start(self) -> np.ndarray: # int64, n_entities
+        "Histories without events in them: `until` counts from 0."
+        return np.zeros(len(self.state), np.int64)
+
+    def until(self, entity: np.ndarray, as_of: np.ndarray) -> np.ndarray:
+        "Events of each entity before the moment."
+        return self.at(entity, as_of)[:, 0].astype(np.int64)
+
+    def at(self, entity: np.ndarray, as_of: np.ndarray, windows: tuple[float, ...] = ()) -> np.ndarray:
+        "See `Timeline.at`."
+        if (np.asarray(as_of) != self.as_of).any():
+            raise ValueError(f"only the moment {self.as_of} is known here")
+        return self.state[entity]
+
 # %% ../nbs/06_features.ipynb #70d069a8
 def _unit(table: np.ndarray) -> np.ndarray: # float32
     "Rows of length 1; a row of zeros stays one."
@@ -171,20 +200,25 @@ class FeatureStore:
         self,
         hybrid: Hybrid, # its interactions, its catalogue and its fitted sources; nothing else is ever looked at
         half_life_days: float = 30.0,
+        items: Standing | None = None, # given: it serves guests only, at that moment
     ):
         self.hybrid, self.interactions, self.half_life_days = hybrid, hybrid.interactions, half_life_days
         events, genre = hybrid.interactions, hybrid.sources["genre"]
-        self.users = Timeline.of(events.user_idx, events.timestamp, events.confidence, events.n_users, half_life_days)
-        self.items = Timeline.of(events.item_idx, events.timestamp, events.confidence, events.n_items, half_life_days)
+        self.users = None if items else Timeline.of(events.user_idx, events.timestamp, events.confidence, events.n_users, half_life_days)
+        self.items = items or Timeline.of(events.item_idx, events.timestamp, events.confidence, events.n_items, half_life_days)
         self._kinds = genre.kinds
-        self._genre_vectors = _unit(self._kinds["genres"][0])
-        self._item_vectors = _unit(hybrid.sources["als"].item_factors)
+        self.genre_vectors = _unit(self._kinds["genres"][0])
+        self.item_vectors = _unit(hybrid.sources["als"].item_factors)
         self._year, self._n_genres = genre.item_years, self._kinds["genres"][0].sum(axis=1)
 
-    def fold_in(self, guests: Interactions) -> "FeatureStore": # a shallow copy
+    def fold_in(
+        self,
+        guests: Interactions,
+        user_factors: np.ndarray | None = None, # ALS's vectors of the guests, if its fit knew them
+    ) -> "FeatureStore": # a shallow copy
         "The same store, asked about people who are in no training set (`Interactions.guests`)."
         store = copy(self)
-        store.hybrid, store.interactions = self.hybrid.fold_in(guests), guests
+        store.hybrid, store.interactions = self.hybrid.fold_in(guests, user_factors), guests
         store.users = Timeline.of(guests.user_idx, guests.timestamp, guests.confidence, guests.n_users, self.half_life_days)
         return store
 
@@ -271,7 +305,7 @@ class FeatureStore:
             count = np.diff(indptr)
             mean = sparse.csr_matrix((np.repeat(1 / np.maximum(count, 1), count).astype(np.float32), recent, indptr), shape=(n, self.interactions.n_items))
             columns |= {f"{name}_{last}": (mean @ similarity).toarray()[row, items] for name, similarity in near.items()}
-            for name, vectors in (("cosine", self._item_vectors), ("genres", self._genre_vectors)):
+            for name, vectors in (("cosine", self.item_vectors), ("genres", self.genre_vectors)):
                 columns[f"{name}_{last}"] = (vectors[items] @ _unit(mean @ vectors)[:, :, None])[:, :, 0]
         return columns
 
@@ -337,3 +371,32 @@ def build_features(
 def feature_views(settings: Settings) -> dict[str, Path]:
     "The views that this chapter contributes to the warehouse."
     return {name: paths(settings).features / f"{name}.parquet" for name in FEATURE_SQL}
+
+# %% ../nbs/06_features.ipynb #7ab1e502
+def build_histories(
+    settings: Settings,
+    data: Artifact, # from `build_interactions`
+) -> Artifact: # everybody's events, and how items stand after the last, as arrays
+    "Write what a service reads."
+    def make(folder: Path) -> dict:
+        events = load_interactions(data)
+        items = Timeline.of(events.item_idx, events.timestamp, events.confidence, events.n_items, settings.half_life_days)
+        arrays = {name: getattr(events, name) for name in (*EVENT_COLUMNS, "indptr", "item_counts")}
+        checksums = write_arrays(folder, arrays | {"standing": items.stand(events.as_of, ITEM_WINDOWS).state})
+        return {"as_of": events.as_of, "n_users": events.n_users, "n_items": events.n_items, "rows": {"events": len(events)}, "crc32": checksums}
+
+    return build(paths(settings).histories, "features", settings.subset("half_life_days"), {"interactions": data.key}, make)
+
+
+def load_histories(
+    histories: Artifact, # from `build_histories`
+) -> tuple[Interactions, Standing]:
+    "All events, which stay on the disk until they are asked for, and the items' standing."
+    contents = histories.manifest["contents"]
+    try:
+        arrays = read_arrays(histories.path, contents["crc32"])
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{histories.path} can't be read ({type(error).__name__}): run `movierec run` again") from None
+    events = Interactions(**{name: arrays[name] for name in EVENT_COLUMNS}, n_users=contents["n_users"], n_items=contents["n_items"], as_of=contents["as_of"])
+    vars(events).update(indptr=arrays["indptr"], item_counts=arrays["item_counts"])  # else they would be counted anew
+    return events, Standing(contents["as_of"], np.array(arrays["standing"]))

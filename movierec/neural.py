@@ -452,6 +452,7 @@ def has_faiss() -> bool:
 class SASRec(_Scoring):
     "Self-attention over the user's last events (Kang & McAuley 2018), trained with a sampled softmax."
     name: ClassVar[str] = "sasrec"
+    mapped: ClassVar[bool] = False # PyTorch wants arrays that could be written to
 
     @cached_property
     def _index(self) -> ItemIndex:

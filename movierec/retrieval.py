@@ -8,7 +8,7 @@ __all__ = ['SITUATIONS', 'SOURCE_CLASSES', 'PHASES', 'shares', 'kind_affinity', 
            'build_sources']
 
 # %% ../nbs/05_retrieval.ipynb #1a58e7db
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -174,9 +174,14 @@ class Hybrid(Recommender):
         for source in self.sources.values():
             source.fit(interactions)
 
-    def fold_in(self, guests):
+    def fold_in(
+        self,
+        guests: Interactions,
+        user_factors: np.ndarray | None = None, # float32, n_users × factors: ALS's vectors of the guests, if its fit knew them
+    ) -> Self:
+        "See `Recommender.fold_in`."
         model = super().fold_in(guests)
-        model.sources = {name: source.fold_in(guests) for name, source in self.sources.items()}
+        model.sources = {name: source.fold_in(guests, user_factors) if name == "als" else source.fold_in(guests) for name, source in self.sources.items()}
         return model
 
     @property
@@ -444,27 +449,28 @@ def reasons(
     user: int, # user_idx
     items: np.ndarray, # int: item_idx
     drivers: np.ndarray, # str: for each item the source that speaks
-    catalogue: pd.DataFrame, # from `load_items`
+    titles: Sequence[str], # of each item_idx
     genre_names: list[str],
+    fresh: Container[int] = (), # item_idx of what the user has liked just now
 ) -> list[str]: # one sentence per item
     "What a source saw in each item, in words."
-    title, counts, genre = catalogue["title"].to_numpy(), hybrid.interactions.item_counts, hybrid.sources["genre"]
+    counts, genre, liked = hybrid.interactions.item_counts, hybrid.sources["genre"], None
     seeds = np.full(len(items), -1)
-    for name in np.unique(drivers.astype(str)):
+    for name in dict.fromkeys(drivers):
         here = drivers == name
         seeds[here] = hybrid.sources[name].because(user, items[here])
-    liked = kind_affinity(genre.interactions, genre.kinds["genres"][1], np.array([user]), np.array([genre.interactions.as_of]), (genre.half_life_days,))[0, :, 0]
-
-    def genres_of(item: int) -> str:
-        shared = [g for g in genre.item_genres[[item]].indices if liked[g] > 0]
-        return ", ".join(genre_names[g] for g in sorted(shared, key=lambda g: -liked[g])[:2])
+    if "genre" in drivers:
+        liked = kind_affinity(genre.interactions, genre.kinds["genres"][1], np.array([user]), np.array([genre.interactions.as_of]), (genre.half_life_days,))[0, :, 0]
 
     def sentence(item: int, seed: int, driver: str) -> str:
         if seed >= 0:
-            return f"{'Often watched after' if driver == 'sequential' else 'Because you watched'} {title[seed]}"
+            return f"{'Boosted by your likes:' if seed in fresh else 'Because you watched'} {titles[seed]}"
+        if driver == "genre":
+            shared = [g for g in np.flatnonzero(genre.kinds["genres"][0][item]) if liked[g] > 0]
+            if shared:
+                return "Matches your genres: " + ", ".join(genre_names[g] for g in sorted(shared, key=lambda g: -liked[g])[:2])
         return {"popularity": f"Liked by many: {counts[item]:,} ratings", "popularity_recent": "Trending now",
-                "als": "People with your taste watched this", "als_recent": "Close to what you watched lately",
-                "genre": f"Popular now in your genres: {genres_of(item)}"}.get(driver, "Fits what you watched")
+                "als": "People like you watched this", "sasrec": "People like you watched this"}.get(driver, "Similar to your taste")
 
     return [sentence(item, seed, driver) for item, seed, driver in zip(items, seeds, drivers, strict=True)]
 

@@ -129,7 +129,7 @@ def test_damaged_artifacts_are_one_sentence(tmp_path):
     file = where.rankers("global-time") / "ranked_v2" / "ranker.json"
     write_json(file, json.loads(file.read_text()) | {"features": ["item_interactions"]})
     fails(movierec("recommend", "--user-id", 7, "--system", "ranked_v2", *common), "was trained on the features item_interactions")
-    (where.serving / "als" / "state.npz").write_bytes(b"torn")
+    (where.serving / "als" / "item_factors.npy").write_bytes(b"torn")
     fails(movierec("recommend", "--user-id", 7, *common), "can't be read", "movierec run")
 
 
@@ -150,7 +150,7 @@ def test_a_run_of_its_own_folder(tmp_path):
     assert "my-films, global-time, test" in done.stdout and "ranked_v2" in done.stdout and "Next: " in done.stdout
     assert (tmp_path / "reports" / "results" / "my-films" / "leave-last-out.json").is_file()
     again = movierec("run", "--dataset", "my-films", *common, cwd=tmp_path)
-    assert again.returncode == 0 and "✓" not in again.stdout and again.stdout.count("up to date") == 18
+    assert again.returncode == 0 and "✓" not in again.stdout and again.stdout.count("up to date") == 19
     next_command = next(line for line in again.stdout.splitlines() if line.startswith("Next: "))
     assert "--user-id 42 -k 10 --dataset my-films" in next_command
 

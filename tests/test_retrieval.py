@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 from test_baselines import everywhere, make_genres, make_interactions, make_years
 
-from movierec.baselines import ALS, ItemItem, Popularity
+from movierec.baselines import ALS, ALSRecent, ItemItem, Popularity, PopularityRecent
 from movierec.config import DAY
 from movierec.interactions import decade_matrix
 from movierec.retrieval import GenreNeighbours, Hybrid, kind_affinity, reasons, shares
+from movierec.sequential import Sequential
 
 HALF_LIFE, HEAT = 30.0, 90.0
 
@@ -122,14 +122,21 @@ def test_origin_tells_about_any_list(hybrid):
 
 
 def test_every_reason_is_about_its_source(hybrid):
-    catalogue = pd.DataFrame({"title": [f"Film {i}" for i in range(40)]})
+    more = [source.fit(hybrid.interactions) for source in (PopularityRecent(), ALSRecent(als=hybrid.sources["als"]), Sequential())]
+    hybrid = replace(hybrid, sources=hybrid.sources | {source.name: source for source in more})
+    hybrid.interactions = more[0].interactions
+    titles = [f"Film {i}" for i in range(40)]
     genre_names = [f"Genre {g}" for g in range(5)]
     items = hybrid.sources["genre"].top_k(np.array([4]), 4)[0][0]
-    starts = {"popularity": "Liked by many: ", "item_item": "Because you watched Film ", "als": "People with your taste", "genre": "Popular now in your genres: Genre "}
+    starts = {"popularity": "Liked by many: ", "item_item": "Because you watched Film ", "als": "People like you watched this", "als_recent": "Similar to your taste",
+              "popularity_recent": "Trending now", "genre": "Matches your genres: Genre ", "sequential": "Because you watched Film "}
     for source, start in starts.items():
         items = hybrid.sources[source].top_k(np.array([4]), 4)[0][0]
-        told = reasons(hybrid, 4, items, np.full(4, source), catalogue, genre_names)
+        told = reasons(hybrid, 4, items, np.full(4, source), titles, genre_names)
         assert all(sentence.startswith(start) for sentence in told), told
+    items = hybrid.sources["sequential"].top_k(np.array([4]), 4)[0][0]
+    fresh = hybrid.sources["sequential"].because(4, items)
+    assert reasons(hybrid, 4, items, np.full(4, "sequential"), titles, genre_names, fresh) == [f"Boosted by your likes: Film {item}" for item in fresh]
 
 
 def test_batches_do_not_matter(hybrid):
