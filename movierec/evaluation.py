@@ -344,9 +344,10 @@ def comparison_text(results: dict[str, Any]) -> pd.DataFrame: # one row per syst
 
 
 def as_markdown(table: pd.DataFrame) -> str:
-    "A table of text as Markdown."
-    head = [table.index.name or "", *table.columns]
-    rows = [head, ["---"] + ["---:"] * len(table.columns), *([label, *row] for label, row in zip(table.index, table.to_numpy(), strict=True))]
+    "A table of text as Markdown: figures on the right, words on the left."
+    head, cells = [table.index.name or "", *table.columns], table.to_numpy()
+    figures = [all(str(value)[:1] in "0123456789+-−." for value in column) for column in cells.T]
+    rows = [head, ["---", *("---:" if right else "---" for right in figures)], *([label, *row] for label, row in zip(table.index, cells, strict=True))]
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
 
 
