@@ -460,8 +460,9 @@ def main() -> None:
     wanted = os.environ["CASES"].split(",") if os.environ.get("CASES") else list(CASES)
     target = ROOT / "reports" / "results" / "bench.json"
     results = {"scale": scale, "machine": machine(), "cases": {}}
+    before = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
+    results |= {part: before[part] for part in ("serving",) if part in before}  # of tests/bench_serve.py
     if wanted != list(CASES):
-        before = json.loads(target.read_text(encoding="utf-8"))
         if before["scale"] != scale:
             sys.exit(f"{target.relative_to(ROOT)} is of scale {before['scale']:g}: CASES can only renew a part of it at the same scale")
         results["cases"] = before["cases"]

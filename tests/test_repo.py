@@ -63,7 +63,8 @@ def test_chapters_import_only_from_above():
     from movierec.config import CHAPTERS
 
     assert CHAPTERS[1] == "ingest"
-    for position, chapter in enumerate(CHAPTERS):
+    order = (*CHAPTERS, "service", "feedback", "api")  # these make no artifacts
+    for position, chapter in enumerate(order):
         text = (ROOT / "movierec" / f"{chapter}.py").read_text(encoding="utf-8")
         for name in set(re.findall(r"^\s*from \.(\w+) import", text, re.M)) - {"download"}:  # no artifact depends on how an archive was fetched
-            assert CHAPTERS.index(name) < position, f"{chapter} imports {name}"
+            assert order.index(name) < position, f"{chapter} imports {name}"
