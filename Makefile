@@ -72,8 +72,8 @@ export: $(VENV)/.installed-dev ## clean the notebooks and export them to moviere
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean --fname reports
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_export
 
-check: lint ## ruff; notebooks clean, export and README in step, outputs free of errors
-	$(BIN)/pytest tests/test_repo.py
+check: lint ## ruff; notebooks clean, export and README in step, pages and links in order
+	$(BIN)/pytest tests/test_repo.py tests/test_site.py -m "not slow"
 
 notebooks: $(VENV)/.installed-neural ## run all notebooks and store their outputs
 	$(BIN)/jupyter nbconvert --log-level=ERROR --to notebook --execute --inplace $(NOTEBOOKS)
@@ -84,7 +84,7 @@ readme: $(VENV)/.installed-dev ## README.md from nbs/index.ipynb
 	$(BIN)/python nbs/make_readme.py
 
 site: $(VENV)/.installed-dev ## the report site in _docs (needs Quarto)
-	@command -v quarto >/dev/null || { echo "Quarto isn't installed: see https://quarto.org/docs/get-started/, then run make site again."; exit 1; }
+	@command -v quarto >/dev/null || { echo "Quarto isn't installed. Get it from https://quarto.org/docs/get-started/ (or: pip install quarto-cli), then run make site again."; exit 1; }
 	PATH="$(CURDIR)/$(BIN):$$PATH" quarto render
 
 clean: ## remove everything that was made: environment, tables, models

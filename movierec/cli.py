@@ -192,6 +192,8 @@ def recommend(
 ) -> None:
     "Films for a user that they haven't seen, with reasons."
     settings = _settings(config, None, dataset=dataset, protocol=protocol, data_dir=data_dir, reports_dir=reports_dir)
+    from pandas import isna
+
     from movierec.service import recommend as advise
 
     advice = advise(settings, user_id, k, system, protocol)
@@ -200,7 +202,7 @@ def recommend(
     for name, justify in (("#", "right"), ("movieId", "right"), ("title", "left"), ("year", "right"), ("genres", "left"), ("score", "right"), ("why", "left")):
         table.add_column(name, justify=justify, overflow="fold")
     for row in advice.table.itertuples():
-        table.add_row(str(row.rank), str(row.movieId), escape(row.title), "" if row.year != row.year else str(row.year), escape(row.genres),
+        table.add_row(str(row.rank), str(row.movieId), escape(row.title), "" if isna(row.year) else str(row.year), escape(row.genres),
                       f"{row.score:.4f}", escape(row.reason))
     out.print(table)
     for note in advice.notes:

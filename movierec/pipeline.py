@@ -29,6 +29,7 @@ from .retrieval import SITUATIONS, Hybrid, ablation, build_sources, tune_weights
 from .runs import keep_run
 from .simulation import UserModel, simulate
 
+
 # %% ../nbs/09_pipeline.ipynb #f8b0a68a
 class Progress:
     "Hears what the pipeline does; this one keeps quiet."
