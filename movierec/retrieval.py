@@ -142,9 +142,12 @@ class Pool:
             label = np.where(rank > 0, np.where(label == "", name, label + "+" + name), label)
         return label
 
-    def take(self, place: np.ndarray) -> "Pool": # int: positions
-        "Some of the candidates."
-        return Pool(self.users, self.situation, self.items[:, place], self.scores[:, place], *({name: values[:, place] for name, values in said.items()} for said in (self.ranks, self.source_scores)))
+    def take(self, place: np.ndarray) -> "Pool": # int, n × m: positions
+        "Some of each user's candidates."
+        def some(values: np.ndarray) -> np.ndarray:
+            return np.take_along_axis(values, place, axis=1)
+
+        return Pool(self.users, self.situation, some(self.items), some(self.scores), *({name: some(values) for name, values in said.items()} for said in (self.ranks, self.source_scores)))
 
     @classmethod
     def blank(cls, n: int, k: int, sources: list[str]) -> "Pool":
