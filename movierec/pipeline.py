@@ -27,7 +27,7 @@ from .features import FeatureStore, build_features, build_histories, feature_vie
 from .ingest import CATALOGUE, OwnData, create_warehouse, ingest, raw_tables
 from .interactions import PROTOCOL_CLASSES, build_interactions, build_split, export_split, interaction_tables, load_holdout, load_interactions, load_users
 from .ranker import RANKERS, build_rankers, calibration, explained_lists, feature_ablation, importance, learning_curve, load_phase, train
-from .retrieval import SITUATIONS, Hybrid, ablation, build_sources, tune_weights
+from .retrieval import SITUATIONS, Hybrid, ablation, build_sources, in_threads, seeds_of, tune_weights
 from .runs import keep_run
 from .simulation import UserModel, simulate
 
@@ -179,15 +179,17 @@ def build_ready(
     data: Artifact, # from `build_interactions`
     sources: Artifact, # from `build_sources` in the phase "serving"
     rankers: Artifact, # from `build_rankers`
-) -> Artifact: # item_idx, scores and drivers, a row per user
+) -> Artifact: # item_idx, scores, the sources that speak and what they speak of, a row per user
     "Everybody's list just after the last event, by the system that was best on validation."
     def make(folder: Path) -> dict:
         events = load_interactions(data)
         store = FeatureStore(Hybrid.load(sources.path, events), rankers.manifest["config"]["half_life_days"])
         best = rankers.manifest["contents"]["best_on_validation"]
         system = assemble(store, load_rankers(rankers, settings.dataset))[best]
-        items, scores, drivers = explained_lists(store, system, np.arange(events.n_users), settings.service.ready, np.full(events.n_users, events.as_of))
-        checksums = write_arrays(folder, {"items": items, "scores": scores, "drivers": drivers})
+        everybody = np.arange(events.n_users)
+        items, scores, drivers = explained_lists(store, system, everybody, settings.service.ready, np.full(events.n_users, events.as_of))
+        seeds = in_threads(lambda start: seeds_of(store.hybrid, *(column[start : start + 1_024] for column in (everybody, items, np.array(list(store.hybrid.sources), dtype=object)[drivers]))), range(0, len(items), 1_024))
+        checksums = write_arrays(folder, {"items": items, "scores": scores, "drivers": drivers, "seeds": np.concatenate(seeds).astype(np.int32)})
         return {"system": best, "sources": list(store.hybrid.sources), "rows": {"users": len(items)}, "crc32": checksums}
 
     return build(paths(settings).ready, "pipeline", {"ready": settings.service.ready}, {"interactions": data.key, "sources": sources.key, "rankers": rankers.key}, make)

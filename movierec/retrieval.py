@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SITUATIONS', 'SOURCE_CLASSES', 'PHASES', 'shares', 'kind_affinity', 'exact_sums', 'GenreNeighbours', 'Pool',
-           'in_threads', 'Hybrid', 'make_hybrid', 'ablation', 'tune_weights', 'reasons', 'load_history',
+           'in_threads', 'Hybrid', 'make_hybrid', 'ablation', 'tune_weights', 'seeds_of', 'reasons', 'load_history',
            'build_sources']
 
 # %% ../nbs/05_retrieval.ipynb #1a58e7db
@@ -461,21 +461,34 @@ def tune_weights(
     return weights, reached
 
 # %% ../nbs/05_retrieval.ipynb #183b4fb8
+def seeds_of(
+    hybrid: Hybrid,
+    users: np.ndarray, # int, n: user_idx
+    items: np.ndarray, # int, n × k: item_idx; −1 = none
+    drivers: np.ndarray, # str, n × k: for each item the source that speaks
+) -> np.ndarray: # int, n × k: item_idx; −1 = the source can't name one
+    "What the users had watched that made the sources speak for each item."
+    seeds = np.full(items.shape, -1)
+    for name in dict.fromkeys(drivers.ravel()):
+        here = (drivers == name) & (items >= 0)
+        some = here.any(axis=1)
+        if some.any():
+            seeds[some] = np.where(here[some], hybrid.sources[name].because(users[some], np.where(here, items, -1)[some]), seeds[some])
+    return seeds
+
+
 def reasons(
     hybrid: Hybrid,
     user: int, # user_idx
     items: np.ndarray, # int: item_idx
     drivers: np.ndarray, # str: for each item the source that speaks
+    seeds: np.ndarray, # int: what the user had watched that made it speak, from `seeds_of`
     titles: Sequence[str], # of each item_idx
     genre_names: list[str],
     fresh: Container[int] = (), # item_idx of what the user has liked just now
 ) -> list[str]: # one sentence per item
     "What a source saw in each item, in words."
     counts, genre, liked = hybrid.interactions.item_counts, hybrid.sources["genre"], None
-    seeds = np.full(len(items), -1)
-    for name in dict.fromkeys(drivers):
-        here = drivers == name
-        seeds[here] = hybrid.sources[name].because(user, items[here])
     if "genre" in drivers:
         liked = kind_affinity(genre.interactions, genre.kinds["genres"][1], np.array([user]), np.array([genre.interactions.as_of]), (genre.half_life_days,))[0, :, 0]
 

@@ -9,7 +9,7 @@ __all__ = ['Film', 'plain', 'Catalogue', 'Taste', 'one_history', 'relevance', 'd
 # %% ../nbs/10_service.ipynb #36a911fb
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
@@ -24,7 +24,7 @@ from .features import V2_FEATURES, FeatureStore, load_histories
 from .interactions import Interactions, item_genre_matrix, load_items, load_users
 from .pipeline import Serving, open_serving
 from .ranker import RANKERS, Ranker, best_first, loudest
-from .retrieval import SITUATIONS, Hybrid, Pool, reasons
+from .retrieval import SITUATIONS, Hybrid, Pool, reasons, seeds_of
 
 # %% ../nbs/10_service.ipynb #6c56fcd5
 @dataclass(frozen=True)
@@ -184,6 +184,7 @@ class Ready:
     items: np.ndarray # int32, n_users × k: item_idx; −1 = nothing more
     scores: np.ndarray # float32, n_users × k
     drivers: np.ndarray # int8, n_users × k: index into `names`
+    seeds: np.ndarray # int32, n_users × k: item_idx of the history that speaks for an item; −1 = none
     names: np.ndarray # object (str): sources
 
     @property
@@ -194,12 +195,12 @@ def load_ready(serving: Serving) -> Ready:
     "The prepared lists; without any if they are of another system or other models."
     contents = serving.ready.manifest["contents"] if serving.ready else {}
     if contents.get("system") != serving.system:
-        return Ready(*(np.zeros((0, 0), kind) for kind in (np.int32, np.float32, np.int8)), np.array([], dtype=object))
+        return Ready(*(np.zeros((0, 0), kind) for kind in (np.int32, np.float32, np.int8, np.int32)), np.array([], dtype=object))
     try:
         arrays = read_arrays(serving.ready.path, contents["crc32"])
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{serving.ready.path} can't be read ({type(error).__name__}): run `movierec run` again") from None
-    return Ready(*(arrays[name] for name in ("items", "scores", "drivers")), np.array(contents["sources"], dtype=object))
+    return Ready(*(arrays[name] for name in ("items", "scores", "drivers", "seeds")), np.array(contents["sources"], dtype=object))
 
 # %% ../nbs/10_service.ipynb #57480b36
 class _Opened:
@@ -335,7 +336,9 @@ class _Ranking(_Opened):
 
     def reasons(self, ranking: Ranking, chosen: np.ndarray, drivers: np.ndarray, taste: Taste) -> list[str]:
         "A sentence for each item."
-        return reasons(ranking.hybrid, 0, ranking.items[chosen], drivers, self.catalogue.titles, self.genre_names, taste.likes)
+        items = ranking.items[chosen]
+        seeds = seeds_of(ranking.hybrid, np.zeros(1, np.int32), items[None], drivers[None])[0]
+        return reasons(ranking.hybrid, 0, items, drivers, seeds, self.catalogue.titles, self.genre_names, taste.likes)
 
 # %% ../nbs/10_service.ipynb #b473a3e6
 class RecommenderService(_Ranking):
@@ -353,10 +356,10 @@ class RecommenderService(_Ranking):
         if same is None or diversity or taste.dislikes or k > self.ready.k:
             return self.answer(history, same, k, diversity, taste)
         found = self.ready.items[user, :k] >= 0
-        hybrid = self.hybrid.fold_in(history, self.hybrid.sources["als"].user_factors[[user]])
-        items, scores = self.ready.items[user, :k][found], self.ready.scores[user, :k][found]
-        drivers = self.ready.names[self.ready.drivers[user, :k][found]]
-        return self._listed(items, scores, reasons(hybrid, 0, items, drivers, self.catalogue.titles, self.genre_names), k)
+        items, scores, drivers, seeds = (column[user, :k][found] for column in (self.ready.items, self.ready.scores, self.ready.drivers, self.ready.seeds))
+        hybrid = replace(self.hybrid, sources={"genre": self.hybrid.sources["genre"].fold_in(history)})  # the only one whose sentences need more than a seed
+        hybrid.interactions = history
+        return self._listed(items, scores, reasons(hybrid, 0, items, self.ready.names[drivers], seeds, self.catalogue.titles, self.genre_names), k)
 
     def _history(self, user: int, taste: Taste) -> tuple[Interactions, int | None]:
         self.check_user(user)
