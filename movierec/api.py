@@ -352,7 +352,7 @@ def _recommending(app: FastAPI) -> None:
     @app.get("/recommend/user/{user_idx}", response_model=Answer, responses=shown | _says(404, 422, 503), tags=["recommend"])
     async def recommend(live: Live, user_idx: User, k: HowMany = 10, diversity: Diversity = 0.0) -> Response:
         "Films that a user hasn't seen, each with a reason; what they liked and disliked just now counts."
-        return Response(live.written(user_idx, k, diversity, LISTED.dump_json), media_type="application/json")
+        return _json(LISTED, live.recommend(user_idx, k, diversity))
 
     @app.get("/recommend/user/{user_idx}/debug", responses=_says(404, 422, 503), tags=["recommend"])
     async def debug(live: Live, user_idx: User, k: HowMany = 10) -> dict[str, Any]:

@@ -252,7 +252,6 @@ class ServiceSettings(_Section):
     rate: float = Field(1_000.0, gt=0, description="requests per second of one address, for each worker; twice as many in a burst")
     reload_seconds: float = Field(2.0, gt=0, description="how often to look whether a new run has landed")
     ready: int = Field(10, ge=1, le=100, description="films that a run prepares for everybody; longer lists are made when they are asked for")
-    cache_mb: float = Field(128.0, ge=0, description="for lists that were given before, packed; those of people without fresh likes and dislikes stay the same until the next run")
     genre_share: float = Field(0.3, ge=0, le=1, description="of the similarity of two films: the rest is that of their ALS vectors")
     dislike_weight: float = Field(0.5, ge=0, le=1, description="how far likeness to a disliked film pushes away: 1 is the distance from the first to the last candidate")
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from movierec import feedback
 from movierec.config import DataError, NotFoundError
-from movierec.feedback import ACTIONS, Feedback, FeedbackLog, Kept, LiveService, said
+from movierec.feedback import ACTIONS, Feedback, FeedbackLog, LiveService, said
 from movierec.service import RecommenderService, Taste
 
 USERS, MOVIES = np.arange(100) * 3, np.arange(50) * 7
@@ -236,39 +236,3 @@ def test_a_live_service_knows_whom_it_talks_to(live):
             live.give(*wrong, 1)
     with pytest.raises(NotFoundError, match="user_idx 80"):
         live.recommend(80)
-
-
-def test_what_is_kept():
-    kept = Kept(4_000)
-    for number in range(100):
-        kept.put(number, bytes([number]) * 1_000)
-        assert kept.get(number) == bytes([number]) * 1_000
-        if number:
-            assert kept.get(0) == bytes(1_000), "what is used stays"
-    assert 8 <= len(kept) <= 13 and kept.get(1) is None and kept.get(99) and sum(map(len, kept._packed.values())) + 300 * len(kept) == kept._taken <= 4_000
-    kept.put(0, b"new")
-    assert kept.get(0) == b"new"
-    kept.put("large", random.Random(0).randbytes(5_000))
-    assert kept.get("large") is None and kept.get(0) == b"new"
-    off = Kept(0)
-    off.put(1, b"x")
-    assert off.get(1) is None
-
-
-def test_kept_lists_are_of_those_who_said_nothing(live):
-    """Kept or not, the list is the one that would be made now."""
-    def ask(k=5, diversity=0.0):
-        return live.written(30, k, diversity, lambda answer: json.dumps(items_of(answer)).encode())
-
-    def items_of(answer):
-        return [pick.item_idx for pick in answer.items]
-
-    plain = ask()
-    assert ask() is not None and ask() == plain and json.loads(plain) == items_of(live.recommend(30, 5))
-    assert json.loads(ask(7)) == items_of(live.recommend(30, 7)) and json.loads(ask(5, 0.9)) == items_of(live.recommend(30, 5, 0.9))
-    first = json.loads(plain)[0]
-    live.give(30, first, "dislike", 1)
-    assert first not in json.loads(ask())
-    live.give(30, first, "undislike", 2)
-    live.give(30, first, "save", 3)
-    assert ask() == plain and len(live.kept) == 3
