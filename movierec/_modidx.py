@@ -28,6 +28,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'movierec.api._json': ('api.html#_json', 'movierec/api.py'),
                               'movierec.api._listen': ('api.html#_listen', 'movierec/api.py'),
                               'movierec.api._listening': ('api.html#_listening', 'movierec/api.py'),
+                              'movierec.api._logged_app': ('api.html#_logged_app', 'movierec/api.py'),
                               'movierec.api._looking_up': ('api.html#_looking_up', 'movierec/api.py'),
                               'movierec.api._opinion': ('api.html#_opinion', 'movierec/api.py'),
                               'movierec.api._problem': ('api.html#_problem', 'movierec/api.py'),

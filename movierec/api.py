@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Whole', 'log', 'LISTED', 'HISTORY', 'FOUND', 'REQUESTS', 'ERRORS', 'SECONDS', 'METHODS', 'Live', 'User', 'Item',
-           'HowMany', 'Diversity', 'EXAMPLE', 'app', 'Rated', 'Newcomer', 'Said', 'Marked', 'Opinion', 'Received',
-           'Health', 'Problem', 'Desk', 'Buckets', 'Guard', 'create_app', 'serve']
+           'HowMany', 'Diversity', 'EXAMPLE', 'app', 'LOGGING', 'Rated', 'Newcomer', 'Said', 'Marked', 'Opinion',
+           'Received', 'Health', 'Problem', 'Desk', 'Buckets', 'Guard', 'create_app', 'serve']
 
 # %% ../nbs/13_api.ipynb #26def279
 import asyncio
@@ -487,17 +487,27 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+LOGGING = {"level": logging.INFO, "format": "%(levelname)s: %(message)s"}
+
+
+def _logged_app(settings: Settings) -> FastAPI:
+    "The application of a worker, which has a log of its own."
+    logging.basicConfig(**LOGGING)
+    return create_app(settings)
+
+
 def serve(settings: Settings) -> None:
     "Answer requests until somebody says stop."
     given = settings.service
     open_serving(settings)  # whoever starts it from a terminal should hear at once what is missing
     listening = _listen(given.host, given.port)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    app = partial(_logged_app, settings)
+    logging.basicConfig(**LOGGING)
     name, port = listening.getsockname()[:2]
     log.info("http://%s:%d (documentation: /docs)", f"[{name}]" if ":" in name else name, port)
     if name not in ("127.0.0.1", "::1") and not given.api_key:
         log.warning("everybody who can reach %s can use it: MOVIEREC_SERVICE__API_KEY=… sets a key", name)
-    config = uvicorn.Config(partial(create_app, settings), factory=True, workers=given.workers, access_log=False, log_level="warning", server_header=False,
+    config = uvicorn.Config(app, factory=True, workers=given.workers, access_log=False, log_level="warning", server_header=False,
                             proxy_headers=False, timeout_graceful_shutdown=10, timeout_worker_healthcheck=60)
     with listening, tempfile.TemporaryDirectory() as folder:
         if given.workers == 1:

@@ -362,7 +362,8 @@ def _sentence(error: ValidationError) -> str:
     reason = first["msg"].removeprefix("Value error, ")
     if not name:
         return f"the settings don't fit together: {reason}"
-    return f"setting {name} = {first['input']!r} is not usable: {reason[0].lower() + reason[1:]}"
+    value = "" if name.endswith("api_key") else f" = {first['input']!r}"  # a secret isn't shown
+    return f"setting {name}{value} is not usable: {reason[0].lower() + reason[1:]}"
 
 
 def load_settings(
