@@ -7,6 +7,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'movierec.api.Desk': ('api.html#desk', 'movierec/api.py'),
                               'movierec.api.Desk.__init__': ('api.html#desk.__init__', 'movierec/api.py'),
                               'movierec.api.Desk._tell': ('api.html#desk._tell', 'movierec/api.py'),
+                              'movierec.api.Desk.close': ('api.html#desk.close', 'movierec/api.py'),
                               'movierec.api.Desk.health': ('api.html#desk.health', 'movierec/api.py'),
                               'movierec.api.Desk.look': ('api.html#desk.look', 'movierec/api.py'),
                               'movierec.api.Desk.watch': ('api.html#desk.watch', 'movierec/api.py'),

@@ -122,7 +122,7 @@ class Desk:
 
     def __init__(self, settings: Settings | None = None): # None: `load_settings()` at the start
         self.given, self.settings, self.live, self.why = settings, settings or Settings.model_construct(), None, "it is starting"
-        self._refused, self._born = None, time.monotonic()
+        self._refused, self._born, self._limits = None, time.monotonic(), None
 
     def look(self) -> None:
         "Load the artifacts if they are others than those that are served."
@@ -134,7 +134,7 @@ class Desk:
                 return
             self._refused = serving.key  # one that fails isn't tried again and again
             live = LiveService.over(RecommenderService(self.settings, serving=serving))
-            threadpool_limits(1)  # for good: on busy cores threads wait for each other longer than they work
+            self._limits = self._limits or threadpool_limits(1)  # on busy cores threads wait for each other longer than they work
             live.recommend(0, 10)
         except MovierecError as error:
             self._tell(str(error))
@@ -157,6 +157,12 @@ class Desk:
         while True:
             await asyncio.to_thread(self.look)
             await asyncio.sleep(self.settings.service.reload_seconds)
+
+    def close(self) -> None:
+        "Leave the process as it was: in a notebook or a test others go on computing in it."
+        if self._limits:
+            self._limits.restore_original_limits()
+        gc.unfreeze()
 
     def health(self) -> Health:
         live = self.live
@@ -457,7 +463,7 @@ def create_app(
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
-        gc.unfreeze()
+        desk.close()
 
     app = FastAPI(title="movierec", version=metadata.version("movierec"), lifespan=lifespan, description="Films for people, with reasons.")
     app.state.desk = desk
