@@ -1,6 +1,7 @@
 """The API through a real uvicorn: what it answers, what it refuses, and what it survives."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -219,6 +220,14 @@ def test_documentation(client):
     for path in document["paths"].values():
         for operation in path.values():
             assert "429" in operation["responses"] and operation["description"]
+
+
+def test_the_page_of_calls_shows_every_route(client):
+    """The calls themselves are run with the notebook; see test_notebooks.py."""
+    page = json.loads((Path(__file__).parent.parent / "nbs" / "13b_curl.ipynb").read_text(encoding="utf-8"))
+    asked = re.findall(r'curl [^\n]*?"\$API(/[^"?]*)', "\n".join("".join(cell["source"]) for cell in page["cells"] if cell["cell_type"] == "code"))
+    for route in client.get("/openapi.json").json()["paths"]:
+        assert any(re.fullmatch(re.sub(r"\{\w+\}", r"\\d+", route), path) for path in asked), f"{route} isn't on the page"
 
 
 def test_no_other_origin_may_read(client):
