@@ -48,7 +48,7 @@ def luminance(
     return sum(weight * (value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4)
                for weight, value in zip((0.2126, 0.7152, 0.0722), channels, strict=True))
 
-# %% ../nbs/12_posters.ipynb #267eff92
+# %% ../nbs/12_posters.ipynb #a2d99909
 def _palettes(*rows: str) -> tuple[Palette, ...]:
     return tuple(Palette(*(f"#{colour}" for colour in row.split())) for row in rows)
 
@@ -71,7 +71,7 @@ PALETTES = { # genre → ground, sky, one, two, three, ink; the most telling gen
     "Adventure": _palettes("12343b f2c57c d96c3f 2d6e6e 1e4f50 fdf3e0", "2b2d42 9cc5d3 f28f3b 5b7f95 3d5a73 f4f5fa", "3b2416 f4d6a0 d9593d 9a6a3c 634126 fcf0dd"),
     "Action": _palettes("1d1a1f d9381e f6a21e 8c1c13 ffe3b0 fff4e0", "14213d fca311 f2684f 1f3a6e ffd98a f5f6fa", "17191c 3f4a52 ffcf33 22282d e85d3a f5f5f0"),
     "Comedy": _palettes("ffd23f ffe38a e63462 2f9e8f 540d6e 2f0a3d", "fbe3c0 f7b267 d9453f 2e86ab 8a3b5c 3a1c2a", "dff3f0 9ad9cf ef5b45 f6ae2d 2f4b7c 17304a"),
-    "IMAX": _palettes("0b1e3a 12407a 4fb3e8 1b6ec2 0f2f5c f4f8ff"),
+    "IMAX": _palettes("0b1e3a 12407a 4fb3e8 1b6ec2 0f2f5c f4f8ff", "1c1230 3b2668 f2a65a 6a4bb0 281a48 f7f2ff"),
     "Drama": _palettes("2a1a2e 7d3c5d e0a458 b5485d 4b2545 fbeee0", "1c2b36 48727f e9c46a dd8b5f 2c4a57 f5f1e4", "2f241d a5694f f0cf9a cc8b5c 593e2f fbf1e4",
                        "1e2430 5a6b8c f2c6b4 9fb4d6 343f57 f3f1f4"),
 }
@@ -362,7 +362,7 @@ def _burst(r: Random, p: Palette) -> str:
         shards.append(_polygon([_around(a, b, size, way), _around(a, b, size * 0.7, way + r.randint(100, 140)), _around(a, b, size, way + 240)], p.ground))
     return "".join(parts + core + shards)
 
-# %% ../nbs/12_posters.ipynb #137a8fbe
+# %% ../nbs/12_posters.ipynb #12e1a4a8
 def _smiles(r: Random, p: Palette) -> str:
     "Comedy: a grin, half-moons, or paper streamers."
     kind = r.randint(0, 2)
@@ -389,12 +389,12 @@ def _smiles(r: Random, p: Palette) -> str:
 
 def _frames(r: Random, p: Palette) -> str:
     "IMAX: a screen larger than what one sees."
-    x, y, parts = r.randint(120, 222), r.randint(130, 200), []
+    x, y, near, parts = r.randint(110, 232), r.randint(120, 210), r.uniform(0.72, 0.82), []
     for ring in range(9):
-        share = 0.78**ring
+        share = near**ring
         left, top = x - x * 1.2 * share, y - y * 1.2 * share
         parts.append(_box(left, top, (WIDTH * 1.2) * share, 420 * share, (p.two, p.sky, p.three)[ring % 3], rx=6))
-    return "".join(parts) + _disc(x, y, r.randint(10, 24), p.one)
+    return "".join(parts) + _disc(x + r.randint(-12, 12), y + r.randint(-8, 8), r.randint(10, 24), p.one)
 
 # %% ../nbs/12_posters.ipynb #29807584
 def _scenes(r: Random, p: Palette) -> str:
@@ -514,7 +514,7 @@ def fitted(
         text = text[: int(len(text) * 0.9) - 1].rstrip(" ,:;-(…") + "…"
     return [], largest
 
-# %% ../nbs/12_posters.ipynb #35ea1825
+# %% ../nbs/12_posters.ipynb #385b6743
 def _clean(text: str) -> str:
     "Without what XML doesn't allow, on one line."
     return " ".join("".join(letter if letter >= " " and not "\ud800" <= letter <= "\udfff" and letter not in "\ufffe\uffff\x7f" else " " for letter in text).split())
@@ -523,7 +523,7 @@ def _clean(text: str) -> str:
 def title_parts(title: str) -> tuple[str, str]: # what is written large; what is written small below it, or ""
     "A title without its year, in two: the other name in brackets, or what follows a colon in a long one, goes below."
     title = re.sub(r"\s*\((?:\d{4})(?:[-–]\d{0,4})?\)$", "", _clean(title)) or _clean(title)
-    found = re.match(r"(.{2,}?)\s+\((?:a\.k\.a\. )?([^()]+)\).*$", title)
+    found = re.match(r"(.{2,}?)\s+\((?:a\.k\.a\. )?([^()]+)\)(?:\s*\(.*)?$", title)
     large, small = (found[1], found[2]) if found else (title, "")
     head, colon, tail = large.partition(": ")
     if not colon:
@@ -532,13 +532,14 @@ def title_parts(title: str) -> tuple[str, str]: # what is written large; what is
         return head, tail
     return large, small
 
-# %% ../nbs/12_posters.ipynb #40db391f
+# %% ../nbs/12_posters.ipynb #e37b31c7
 SANS, SERIF = "'Helvetica Neue',Helvetica,Arial,sans-serif", "Georgia,'Times New Roman',serif"
 _SERIFS = {"Film-Noir", "Western", "War", "Fantasy", "Mystery", "Romance", "Drama", "Documentary"}
 
 
 def _lines(lines: Sequence[str], y: float, size: float, **style: object) -> str:
-    return _mark("text", "".join(_mark("tspan", escape(line), x=24, y=y + size * 1.12 * number) for number, line in enumerate(lines)), font_size=float(size), **style)
+    spans = (_mark("tspan", escape(line), x=24, y=y + size * 1.12 * number) for number, line in enumerate(lines))
+    return _mark("text", "".join(spans), font_size=float(size), **style) if lines else ""
 
 
 def generated_poster(
@@ -983,7 +984,7 @@ def _over(run: _Run, wanted: list[tuple[int, int]], tmdb: Tmdb, result: Fetched,
         run.save()
     return result
 
-# %% ../nbs/12_posters.ipynb #f83b54f8
+# %% ../nbs/12_posters.ipynb #fb9ea018
 @dataclass(frozen=True)
 class Poster:
     "A poster, ready to be sent."
@@ -1015,8 +1016,8 @@ class Posters:
         file = None if isinstance(movie_id, str) else self._images.find(movie_id)
         if file is not None:
             with suppress(OSError):  # it may give way to another one this very moment
-                content = file.read_bytes()
-                if now - file.stat().st_atime > 3_600:  # once an hour is enough
+                used, content = file.stat().st_atime, file.read_bytes()
+                if now - used > 3_600:  # once an hour is enough
                     self._images.use(movie_id, now)
                 return Poster(content, MEDIA_TYPES[file.suffix[1:]], True)
         return Poster(generated_poster(movie_id, title, year, genres).encode(), "image/svg+xml", False)
