@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Whole', 'log', 'LISTED', 'HISTORY', 'FOUND', 'REQUESTS', 'ERRORS', 'SECONDS', 'METHODS', 'Live', 'User', 'Item',
            'HowMany', 'Diversity', 'EXAMPLE', 'app', 'LOGGING', 'Rated', 'Newcomer', 'Said', 'Marked', 'Opinion',
-           'Received', 'Health', 'Problem', 'Desk', 'Buckets', 'Guard', 'create_app', 'serve']
+           'Received', 'Health', 'Problem', 'Desk', 'Buckets', 'Guard', 'Attribution', 'PosterCount', 'create_app',
+           'serve']
 
 # %% ../nbs/13_api.ipynb #26def279
 import asyncio
@@ -36,6 +37,7 @@ from uvicorn.supervisors import Multiprocess
 from .config import ConfigError, DataError, MovierecError, NotFoundError, Settings, load_settings
 from .feedback import Action, LiveService
 from .pipeline import open_serving
+from .posters import ATTRIBUTION, MEDIA_TYPES, Posters
 from .service import Answer, Film, RecommenderService, Taste, Watched
 
 # %% ../nbs/13_api.ipynb #782197b8
@@ -449,6 +451,42 @@ def _registry() -> prometheus_client.CollectorRegistry:
     multiprocess.MultiProcessCollector(registry)
     return registry
 
+# %% ../nbs/13_api.ipynb #4d95f179
+def _picturing(app: FastAPI) -> None:
+    "Posters. These routes read the disk, so they run in threads."
+    @app.get("/posters", responses=_says(503), tags=["look up"])
+    def posters(live: Live) -> PosterCount:
+        "How many films have an image, and whom to name for them."
+        count = Posters(live.service.settings).count()
+        return PosterCount(films=len(live.service.catalogue), from_tmdb=count, attribution=Attribution(**ATTRIBUTION) if count else None)
+
+    kinds = {kind: {} for kind in (*MEDIA_TYPES.values(), "image/svg+xml")}
+
+    @app.get("/posters/{item_idx}", response_class=Response, responses=_says(404, 422, 503) | {200: {"content": kinds}, 304: {"description": "Not changed"}}, tags=["look up"])
+    def poster(live: Live, request: Request, item_idx: Item) -> Response:
+        "A film's poster: an image from TMDB if one was fetched (then the header Link says whom to name), else a generated one."
+        live.service.check_item(item_idx)
+        film = live.service.catalogue.film(item_idx)
+        found = Posters(live.service.settings).of(film.movieId, film.title, film.year, film.genres, time.time())
+        headers = {"ETag": found.etag, "Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
+        if found.from_tmdb:
+            headers["Link"] = f"<{ATTRIBUTION['link']}>; rel=\"license\"; title=\"{ATTRIBUTION['text']}\""
+        known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
+        return Response(status_code=304, headers=headers) if known & {found.etag, "*"} else Response(found.content, media_type=found.media_type, headers=headers)
+
+
+class Attribution(BaseModel):
+    "To be shown wherever posters of TMDB are."
+    text: str
+    link: str
+
+
+class PosterCount(BaseModel):
+    "Where posters come from."
+    films: int
+    from_tmdb: int = Field(description="films with an image; the others have a generated poster")
+    attribution: Attribution | None
+
 # %% ../nbs/13_api.ipynb #cb6d8f78
 def create_app(
     settings: Settings | None = None, # default: `load_settings()`, when it starts
@@ -469,7 +507,7 @@ def create_app(
     app.state.desk = desk
     app.add_middleware(Guard, desk=desk)
     _handle_errors(app)
-    for routes in (_recommending, _looking_up, _listening, _watching):
+    for routes in (_recommending, _looking_up, _picturing, _listening, _watching):
         routes(app)
     return app
 
