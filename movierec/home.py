@@ -180,9 +180,19 @@ class HomeService(RecommenderService):
         return [Card(**vars(self.catalogue.film(narrowed.items[place])), rank=0, score=float(narrowed.scores[place]), reason=reason, match=round(float((narrowed.scores[place] - least) / width), 4))
                 for place, reason in zip(chosen, sentences, strict=True)]
 
-# %% ../nbs/11b_home.ipynb #53fa4665
-MEANING = {one.name: one.meaning for one in FEATURES}
-MEANING |= {name: f"{MEANING[name.removesuffix('_z')]}, in standard deviations from the pool's mean" for name in MEANING if name.endswith("_z") and name.removesuffix("_z") in MEANING}
+# %% ../nbs/11b_home.ipynb #caa07db2
+def _meanings() -> dict[str, str]: # by feature
+    "What features mean, each in words of its own."
+    told, base = {}, ""
+    for one in FEATURES:
+        text = one.meaning.replace("the source's score", f"score of {one.source}")
+        text = base + text.removeprefix("the same") if text.startswith("the same") else text
+        base = text.split(", each event")[0]
+        told[one.name] = {"user_features": "the person: ", "item_features": "the film: "}.get(one.source, "") + text
+    return told
+
+
+MEANING = _meanings()
 
 
 @dataclass(frozen=True)
