@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Whole', 'log', 'LISTED', 'HISTORY', 'FOUND', 'HOME', 'REQUESTS', 'ERRORS', 'SECONDS', 'METHODS', 'Live', 'User',
-           'Item', 'HowMany', 'Diversity', 'EXAMPLE', 'app', 'Rated', 'Newcomer', 'Said', 'Marked', 'Opinion',
-           'Received', 'Health', 'Problem', 'Desk', 'Buckets', 'Guard', 'Looking', 'Wished', 'Asked', 'About',
-           'create_app', 'serve']
+           'Item', 'HowMany', 'Diversity', 'EXAMPLE', 'app', 'LOGGING', 'Rated', 'Newcomer', 'Said', 'Marked',
+           'Opinion', 'Received', 'Health', 'Problem', 'Desk', 'Buckets', 'Guard', 'Looking', 'Wished', 'Asked',
+           'About', 'create_app', 'serve']
 
 # %% ../nbs/13_api.ipynb #26def279
 import asyncio
@@ -125,7 +125,7 @@ class Desk:
 
     def __init__(self, settings: Settings | None = None): # None: `load_settings()` at the start
         self.given, self.settings, self.live, self.why = settings, settings or Settings.model_construct(), None, "it is starting"
-        self._refused, self._born = None, time.monotonic()
+        self._refused, self._born, self._limits = None, time.monotonic(), None
 
     def look(self) -> None:
         "Load the artifacts if they are others than those that are served."
@@ -137,7 +137,7 @@ class Desk:
                 return
             self._refused = serving.key  # one that fails isn't tried again and again
             live = LiveService.over(HomeService(self.settings, serving=serving))
-            threadpool_limits(1)  # for good: on busy cores threads wait for each other longer than they work
+            self._limits = self._limits or threadpool_limits(1)  # on busy cores threads wait for each other longer than they work
             live.recommend(0, 10)
         except MovierecError as error:
             self._tell(str(error))
@@ -160,6 +160,12 @@ class Desk:
         while True:
             await asyncio.to_thread(self.look)
             await asyncio.sleep(self.settings.service.reload_seconds)
+
+    def close(self) -> None:
+        "Leave the process as it was: in a notebook or a test others go on computing in it."
+        if self._limits:
+            self._limits.restore_original_limits()
+        gc.unfreeze()
 
     def health(self) -> Health:
         live = self.live
@@ -527,7 +533,7 @@ def create_app(
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
-        gc.unfreeze()
+        desk.close()
 
     app = FastAPI(title="movierec", version=metadata.version("movierec"), lifespan=lifespan, description="Films for people, with reasons.")
     app.state.desk = desk
@@ -540,22 +546,44 @@ def create_app(
 
 app = create_app()
 
-# %% ../nbs/13_api.ipynb #24023bb6
+# %% ../nbs/13_api.ipynb #64c27151
+def _listen(host: str, port: int) -> socket.socket:
+    "A socket that listens. It says that it is TCP's: only then asyncio sends answers at once, instead of waiting 40 ms for the client's word between head and body."
+    listening = None
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, socket.IPPROTO_TCP)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(2_048)
+    except OSError as error:
+        if listening is not None:
+            listening.close()
+        raise ConfigError(f"{host} port {port} can't be listened on: {error.strerror or error}") from None
+    return listening
+
+
+LOGGING = {"level": logging.INFO, "format": "%(levelname)s: %(message)s"}
+
+
+def _logged_app(settings: Settings) -> FastAPI:
+    "The application of a worker, which has a log of its own."
+    logging.basicConfig(**LOGGING)
+    return create_app(settings)
+
+
 def serve(settings: Settings) -> None:
     "Answer requests until somebody says stop."
     given = settings.service
     open_serving(settings)  # whoever starts it from a terminal should hear at once what is missing
-    try:
-        family = socket.getaddrinfo(given.host, given.port, type=socket.SOCK_STREAM)[0][0]
-        listening = socket.create_server((given.host, given.port), family=family, backlog=2_048)
-    except OSError as error:
-        raise ConfigError(f"{given.host} port {given.port} can't be listened on: {error.strerror or error}") from None
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    listening = _listen(given.host, given.port)
+    app = partial(_logged_app, settings)
+    logging.basicConfig(**LOGGING)
     name, port = listening.getsockname()[:2]
     log.info("http://%s:%d (documentation: /docs)", f"[{name}]" if ":" in name else name, port)
     if name not in ("127.0.0.1", "::1") and not given.api_key:
         log.warning("everybody who can reach %s can use it: MOVIEREC_SERVICE__API_KEY=… sets a key", name)
-    config = uvicorn.Config(partial(create_app, settings), factory=True, workers=given.workers, access_log=False, log_level="warning", server_header=False,
+    config = uvicorn.Config(app, factory=True, workers=given.workers, access_log=False, log_level="warning", server_header=False,
                             proxy_headers=False, timeout_graceful_shutdown=10, timeout_worker_healthcheck=60)
     with listening, tempfile.TemporaryDirectory() as folder:
         if given.workers == 1:

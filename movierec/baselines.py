@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['top_k', 'Recommender', 'candidates', 'write_arrays', 'read_arrays', 'ScoringRecommender', 'fitted_on', 'read_model',
-           'Popularity', 'PopularityRecent', 'dense_product', 'ItemItem', 'strongest', 'whole_numbers', 'ALS',
-           'ALSRecent']
+           'Popularity', 'PopularityRecent', 'dense_product', 'ItemItem', 'pairs_of', 'strongest', 'whole_numbers',
+           'ALS', 'ALSRecent']
 
 # %% ../nbs/04_baselines.ipynb #fa619083
 import json
@@ -248,11 +248,11 @@ class ScoringRecommender(Recommender):
 
     def because(
         self,
-        user: int, # user_idx
-        items: np.ndarray, # int: item_idx
-    ) -> np.ndarray: # int: for each item the item of the history that adds most to its score; −1 = none
-        "What the user had watched that speaks most for each item; methods that can't tell say so."
-        return np.full(len(items), -1)
+        users: np.ndarray, # int, n: user_idx
+        items: np.ndarray, # int, n × k: item_idx; −1 = none
+    ) -> np.ndarray: # int, n × k: for each item the item of the history that adds most to its score; −1 = none
+        "What the users had watched that speaks most for each of their items; methods that can't tell say so."
+        return np.full(np.shape(items), -1)
 
     def parameters(self) -> dict:
         "The dataclass fields that are plain values, not state."
@@ -461,20 +461,40 @@ class ItemItem(ScoringRecommender):
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
         return dense_product(self._history(users), self.similarity)
 
-    def because(self, user: int, items: np.ndarray) -> np.ndarray:
-        return strongest(self._history(np.array([user])), self.similarity, items)
+    def because(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        history = self._history(np.asarray(users))
+        return strongest(history, pairs_of(self.similarity, history, items), items)
+
+
+def pairs_of(
+    similarity: sparse.csr_matrix, # n_items × n_items
+    history: sparse.csr_matrix, # n × n_items: weights of what each user had watched
+    items: np.ndarray, # int, n × k: item_idx; −1 = none
+) -> np.ndarray: # float32, events × k: what each event adds to each item of its user
+    "Weighted similarities of the events of a batch of users to these users' items."
+    wanted = items[np.repeat(np.arange(len(items)), np.diff(history.indptr))]
+    if not wanted.size:
+        return np.zeros(wanted.shape, np.float32)
+    values = np.asarray(similarity[np.repeat(history.indices, items.shape[1]), wanted.ravel()]).reshape(wanted.shape)
+    return values * history.data[:, None]
 
 
 def strongest(
-    history: sparse.csr_matrix, # 1 × n_items: weights of what the user had watched
-    similarity: sparse.csr_matrix, # n_items × n_items
-    items: np.ndarray, # int: item_idx
-) -> np.ndarray: # int: item_idx; −1 = none
-    "For each item the one of the history that adds most to its score."
-    parts = similarity[history.indices][:, items].toarray() * history.data[:, None]
-    if not parts.size:
-        return np.full(len(items), -1)
-    return np.where(parts.max(axis=0) > 0, history.indices[parts.argmax(axis=0)], -1)
+    history: sparse.csr_matrix, # n × n_items: what each user had watched
+    parts: np.ndarray, # float, events × k: what each event adds to each item of its user
+    items: np.ndarray, # int, n × k: item_idx; −1 = none
+) -> np.ndarray: # int, n × k: item_idx; −1 = none
+    "For each item the one of the user's history that adds most to its score; of equals the earlier one."
+    seeds, there = np.full(items.shape, -1), np.diff(history.indptr) > 0
+    if not len(parts):
+        return seeds
+    starts, events = history.indptr[:-1][there], np.arange(len(parts))[:, None]
+    most = np.maximum.reduceat(parts, starts, axis=0)
+    reached = parts == np.repeat(most, np.diff(history.indptr)[there], axis=0)
+    first = np.minimum.reduceat(np.where(reached, events, len(parts)), starts, axis=0)
+    seeds[there] = np.where((most > 0) & (items[there] >= 0), history.indices[np.minimum(first, len(parts) - 1)], -1)
+    return seeds
+
 
 # %% ../nbs/04_baselines.ipynb #b681ce3c
 def whole_numbers(

@@ -251,6 +251,7 @@ class ServiceSettings(_Section):
     max_history: int = Field(1_000, ge=1, description="films of a newcomer's history")
     rate: float = Field(1_000.0, gt=0, description="requests per second of one address, for each worker; twice as many in a burst")
     reload_seconds: float = Field(2.0, gt=0, description="how often to look whether a new run has landed")
+    ready: int = Field(10, ge=1, le=100, description="films that a run prepares for everybody; longer lists are made when they are asked for")
     genre_share: float = Field(0.3, ge=0, le=1, description="of the similarity of two films: the rest is that of their ALS vectors")
     dislike_weight: float = Field(0.5, ge=0, le=1, description="how far likeness to a disliked film pushes away: 1 is the distance from the first to the last candidate")
 
@@ -371,7 +372,8 @@ def _sentence(error: ValidationError) -> str:
     reason = first["msg"].removeprefix("Value error, ")
     if not name:
         return f"the settings don't fit together: {reason}"
-    return f"setting {name} = {first['input']!r} is not usable: {reason[0].lower() + reason[1:]}"
+    value = "" if name.endswith("api_key") else f" = {first['input']!r}"  # a secret isn't shown
+    return f"setting {name}{value} is not usable: {reason[0].lower() + reason[1:]}"
 
 
 def load_settings(
@@ -431,6 +433,8 @@ class Paths:
     def results(self) -> Path: return self.reports / "results" / self.dataset
     @property
     def serving(self) -> Path: return self.reports / "models" / self.dataset / "serving"
+    @property
+    def ready(self) -> Path: return self.processed / "ready"
 
     def split(self, protocol: str) -> Path: return self.processed / "splits" / protocol
     def lists(self, protocol: str) -> Path: return self.processed / "lists" / protocol

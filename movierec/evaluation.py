@@ -44,7 +44,7 @@ def assemble(
     "All systems over one set of fitted sources."
     return {**store.hybrid.sources, "hybrid": store.hybrid, **{version: Ranked.over(store, ranker) for version, ranker in rankers.items()}}
 
-
+# %% ../nbs/08_evaluation.ipynb #9181fe27
 def cutoffs_of(settings: Settings, protocol: str) -> tuple[int, ...]:
     "The list lengths at which metrics are taken."
     return PROTOCOL_CLASSES[protocol].cutoffs or settings.cutoffs
@@ -54,7 +54,7 @@ def headline_of(settings: Settings, protocol: str) -> tuple[str, ...]:
     "The metrics that systems are compared by."
     return tuple(name.format(k=cutoffs_of(settings, protocol)[0]) for name in PROTOCOL_CLASSES[protocol].headline)
 
-
+# %% ../nbs/08_evaluation.ipynb #4b4bc62e
 def all_lists(
     hybrid: Hybrid, # fitted, and where needed asked about guests
     rankers: dict[str, Ranker], # none: sources and hybrid only
@@ -71,7 +71,7 @@ def all_lists(
     step("asking the hybrid and the rankers")
     return lists | (ranked_lists(FeatureStore(hybrid, settings.half_life_days), rankers, users, k, moments) if rankers else {"hybrid": hybrid.top_k(users, k, moments)})
 
-
+# %% ../nbs/08_evaluation.ipynb #3c0ef16b
 def build_lists(
     settings: Settings,
     split: Artifact, # from `build_split`
@@ -109,7 +109,7 @@ def build_lists(
     config = settings.subset("half_life_days", "list_size", "pool_sizes", "pool_users", "seed") | ({"cutoffs": list(cutoffs_of(settings, protocol))} if rankers is None else {})
     return build(paths(settings).lists(protocol), "evaluation", config, {"split": split.key, "sources": sources.key} | ({"rankers": rankers.key} if rankers else {}), make)
 
-
+# %% ../nbs/08_evaluation.ipynb #3d1c116d
 def pool_places(
     hybrid: Hybrid,
     holdout: Holdout,
@@ -136,7 +136,7 @@ def chosen_on_validation(
     by = headline_of(settings, protocol)[-1]
     return {"validation_users": int(judged.sum()), "validation": metrics, "best_on_validation": max(metrics, key=lambda name: metrics[name][by])}
 
-
+# %% ../nbs/08_evaluation.ipynb #0611cdf8
 def read_lists(
     lists: Artifact, # from `build_lists`
     system: str,
@@ -220,7 +220,7 @@ def _pruned(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
     matrix.eliminate_zeros()
     return matrix
 
-
+# %% ../nbs/08_evaluation.ipynb #19c1581a
 @dataclass(frozen=True, eq=False)
 class Judgement:
     "What an exam says of one system."
@@ -261,7 +261,7 @@ def judge(
     shown = {f"coverage@{cutoff}": coverage(ranked, int(known.sum()), cutoff) for cutoff in exam.cutoffs} | {f"gini@{k}": gini(ranked, known, k)}
     return Judgement(figures("all", of_all) | shown | {"segments": segments}, of_all)
 
-
+# %% ../nbs/08_evaluation.ipynb #098fb1e4
 def verdict(
     values: dict[str, np.ndarray], # system → float64, a metric of each user judged
     settings: Settings,
@@ -279,7 +279,7 @@ def verdict(
                for name, (low, high), p in zip(others, intervals(differences).tolist(), holm(paired_p(differences)), strict=True)}
     return {"of": of, "against": against, "stands_out": all(one["p_holm"] < level and one["difference"] > 0 for one in against.values())}
 
-
+# %% ../nbs/08_evaluation.ipynb #7c036b93
 def ceilings(
     pools: pd.DataFrame, # from `pool_places`
     exam: Exam,
@@ -332,7 +332,7 @@ def marks(results: dict[str, Any], metric: str) -> dict[str, str]: # system → 
         return {name: "★" if name == best["of"] else "" for name in results["systems"]}
     return {name: "≈" if name == best["of"] or best["against"][name]["p_holm"] >= 0.05 else "" for name in results["systems"]}
 
-
+# %% ../nbs/08_evaluation.ipynb #99185f7a
 def comparison_text(results: dict[str, Any]) -> pd.DataFrame: # one row per system, one column per metric, as text
     "The headline with intervals and marks, and a few other metrics: for a page."
     headline, (k, *_, longest) = results["protocol"]["headline"], results["protocol"]["cutoffs"]
@@ -350,7 +350,7 @@ def as_markdown(table: pd.DataFrame) -> str:
     rows = [head, ["---", *("---:" if right else "---" for right in figures)], *([label, *row] for label, row in zip(table.index, cells, strict=True))]
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
 
-
+# %% ../nbs/08_evaluation.ipynb #69a4e1af
 INK, HIGHLIGHT, COLOURS = "#7a808a", "#e8743b", ("#4c86d0", "#e8743b", "#2f9e7e", "#9a6fd0", "#c9a227", "#d1608f", "#5fa8b8", "#8c8c8c")  # readable on white and on black
 PLOT_STYLE = {"figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "figure.constrained_layout.use": True, "figure.dpi": 110,
               "font.size": 10, "axes.titlesize": 10, "axes.titlelocation": "left", "axes.edgecolor": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "text.color": INK,
@@ -364,7 +364,7 @@ def use_style() -> None:
 
     matplotlib.rcParams.update(PLOT_STYLE)
 
-
+# %% ../nbs/08_evaluation.ipynb #13d75414
 def plot_comparison(
     results: dict[str, Any], # as in the results file
     metrics: tuple[str, ...] = (), # with intervals; default: the headline
@@ -453,7 +453,7 @@ def build_evaluation(
                  {"tables": tables.key, "split": split.key, "lists": lists.key} | ({"rankers": rankers.key} if rankers else {})
                  | {f"cost of {stage}": artifact.key for stage, artifact in costs.items()}, make)
 
-
+# %% ../nbs/08_evaluation.ipynb #8e7b7290
 def publish(
     settings: Settings,
     protocol: str,
@@ -472,7 +472,7 @@ def publish(
             temporary.unlink(missing_ok=True)
     return files
 
-
+# %% ../nbs/08_evaluation.ipynb #8c3aa243
 def read_results(
     evaluation: Artifact, # from `build_evaluation`
     systems: tuple[str, ...] = (), # only these, compared with each other; default: all

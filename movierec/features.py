@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from .baselines import read_arrays, write_arrays
+from .baselines import dense_product, read_arrays, write_arrays
 from .config import DAY, EVENT_COLUMNS, SCORED, Artifact, ArtifactError, Settings, build, paths
 from .ingest import connect, write_table
 from .interactions import Interactions, decay, load_interactions
@@ -299,14 +299,16 @@ class FeatureStore:
     def _nearness(self, pool: Pool, items: np.ndarray, as_of: np.ndarray) -> dict[str, np.ndarray]:
         "How near each candidate is to the user's last events, in the eyes of the fitted sources."
         columns, n, row = {}, len(as_of), np.arange(len(as_of))[:, None]
-        near = {"lift": self.hybrid.sources["sequential"].lift, "walk": self.hybrid.sources["item_item"].similarity}
-        for last in LAST:
-            indptr, recent = self._last(pool.users, as_of, last)
-            count = np.diff(indptr)
-            mean = sparse.csr_matrix((np.repeat(1 / np.maximum(count, 1), count).astype(np.float32), recent, indptr), shape=(n, self.interactions.n_items))
-            columns |= {f"{name}_{last}": (mean @ similarity).toarray()[row, items] for name, similarity in near.items()}
-            for name, vectors in (("cosine", self.item_vectors), ("genres", self.genre_vectors)):
-                columns[f"{name}_{last}"] = (vectors[items] @ _unit(mean @ vectors)[:, :, None])[:, :, 0]
+        parts = [self._last(pool.users, as_of, last) for last in LAST]
+        count = np.concatenate([np.diff(indptr) for indptr, _ in parts])
+        means = sparse.csr_matrix((np.repeat(1 / np.maximum(count, 1), count).astype(np.float32), np.concatenate([recent for _, recent in parts]), np.append(0, np.cumsum(count))),
+                                  shape=(len(LAST) * n, self.interactions.n_items))  # all users' last, all users' last five, all users' last twenty
+        for name, similarity in (("lift", self.hybrid.sources["sequential"].lift), ("walk", self.hybrid.sources["item_item"].similarity)):
+            near = dense_product(means, similarity)
+            columns |= {f"{name}_{last}": near[place * n + row, items] for place, last in enumerate(LAST)}
+        for name, vectors in (("cosine", self.item_vectors), ("genres", self.genre_vectors)):
+            wanted, of_items = _unit(means @ vectors)[:, :, None], vectors[items]
+            columns |= {f"{name}_{last}": (of_items @ wanted[place * n : (place + 1) * n])[:, :, 0] for place, last in enumerate(LAST)}
         return columns
 
     def _votes(self, pool: Pool, items: np.ndarray, as_of: np.ndarray) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ __all__ = ['Action', 'ACTIONS', 'said', 'Feedback', 'FeedbackLog', 'LiveService'
 import json
 import os
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -98,13 +99,13 @@ class FeedbackLog:
             return
         if (found.st_ino, found.st_size) == (self._inode, self._end):
             return
-        with self._reading:
+        with self._reading, suppress(FileNotFoundError), self.file.open("rb") as file:
+            found = os.fstat(file.fileno())  # another thread may have read on since
             if found.st_ino != self._inode or found.st_size < self._end:  # another file by that name
                 self._forget()
-            with self.file.open("rb") as file:
-                self._inode = os.fstat(file.fileno()).st_ino
-                file.seek(self._end)
-                whole, newline, rest = file.read().rpartition(b"\n")
+                self._inode = found.st_ino
+            file.seek(self._end)
+            whole, newline, rest = file.read().rpartition(b"\n")
             self._torn = bool(rest)
             for line in whole.split(b"\n") if newline else ():
                 self.lines += 1
@@ -142,7 +143,7 @@ class FeedbackLog:
         line = json.dumps({"time": feedback.moment, "userId": _plain(self._users[feedback.user]), "movieId": _plain(self._movies[feedback.item]), "action": feedback.action,
                            "user_idx": feedback.user, "item_idx": feedback.item} | ({} if feedback.key is None else {"key": feedback.key})).encode() + b"\n"
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self._writing, locked(self.file).acquire(poll_interval=0.002):
+        with self._writing, locked(self.file).acquire(timeout=10, poll_interval=0.002):
             self.refresh()
             before = self._keys.get((feedback.user, feedback.key)) if feedback.key is not None else None
             if before is not None:

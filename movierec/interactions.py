@@ -212,7 +212,7 @@ class Protocol(ABC):
         "The one moment at which all predictions of a phase are made; None: each user's own."
         return None
 
-
+# %% ../nbs/02_interactions.ipynb #4e2316d8
 class LeaveLastOut(Protocol):
     """Each user's last event tests, the one before validates, the rest trains; a user with fewer than three is training data (Kang and McAuley 2018 and most work on sequences).
 
@@ -240,7 +240,7 @@ class RandomTies(LeaveLastOut):
         (SELECT user_idx, item_idx, rating, confidence, timestamp, row_number() OVER (PARTITION BY user_idx ORDER BY timestamp, draw, position) - 1 AS position
          FROM (SELECT *, md5(concat({seed}, '-', user_idx, '-', item_idx)) AS draw FROM interactions) AS drawn) AS untied"""
 
-
+# %% ../nbs/02_interactions.ipynb #eefde3b5
 class GlobalTime(Protocol):
     """Before T1 trains, T1 to T2 validates, from T2 on tests, for everybody; T1 and T2 are quantiles of event time.
 
@@ -263,7 +263,7 @@ class GlobalTime(Protocol):
     def cut(self, facts, phase):
         return facts[phase]
 
-
+# %% ../nbs/02_interactions.ipynb #88cc5823
 class StrongGeneralization(Protocol):
     """Whole users held out, as in Liang et al. 2018: liked events (rating above 3.5; all, where there are no ratings) of users with at least five; ten thousand users (or a tenth, where there
     are fewer than a hundred thousand) validate and as many test; of each of these four fifths are handed in (`…_fold_in`) and one fifth, drawn at random, is to be foreseen; films that no
@@ -315,7 +315,7 @@ def draw_held_out(
     drawn = [start + rng.choice(count, int(share * count), replace=False) for start, count in zip(starts, counts, strict=True) if count >= least]
     return np.concatenate(drawn).astype(np.int64) if drawn else np.empty(0, np.int64)
 
-
+# %% ../nbs/02_interactions.ipynb #bdbf6bba
 PROTOCOL_CLASSES = {protocol.name: protocol() for protocol in (LeaveLastOut, GlobalTime, RandomTies, StrongGeneralization)}
 
 

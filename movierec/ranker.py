@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['RANKERS', 'RANKER_FEATURES', 'TrainingSet', 'validation_users', 'training_set', 'Ranker', 'Pointwise',
            'load_lightgbm', 'Listwise', 'train', 'best_first', 'reorder', 'judged', 'mean_metrics', 'feature_ablation',
-           'learning_curve', 'importance', 'calibration', 'ranked_lists', 'Ranked', 'together', 'load_phase',
-           'build_rankers']
+           'learning_curve', 'importance', 'calibration', 'ranked_lists', 'Ranked', 'speaker', 'loudest',
+           'explained_lists', 'together', 'load_phase', 'build_rankers']
 
 # %% ../nbs/07_ranker.ipynb #3b951248
 import hashlib
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import ClassVar, Self
@@ -25,7 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from .baselines import Recommender, fitted_on, read_model
 from .config import SCORED, Artifact, ArtifactError, DataError, Settings, build, cores, paths, write_json
-from .features import FEATURE_GROUPS, V1_FEATURES, V2_FEATURES, V3_FEATURES, FeatureStore
+from .features import FEATURES, FEATURE_GROUPS, LATELY, V1_FEATURES, V2_FEATURES, V3_FEATURES, FeatureStore
 from .interactions import Holdout, Interactions, load_holdout
 from .metrics import hits, user_metrics
 from .retrieval import Hybrid, in_threads
@@ -432,6 +433,75 @@ class Ranked(Recommender):
     def load(cls, directory: Path, interactions: Interactions) -> Self:
         saved = read_model(directory, "Ranked", interactions)
         return cls.over(FeatureStore(Hybrid.load(directory / "hybrid", interactions), saved["parameters"]["half_life_days"]), Ranker.load(directory / "ranker"))
+
+# %% ../nbs/07_ranker.ipynb #7c0de002
+@cache
+def speaker(
+    feature: str, # one of `FEATURES`
+) -> str: # a source; "votes": whoever voted; "": nobody
+    "For whom a feature speaks when reasons are given."
+    declared = next(one for one in FEATURES if one.name == feature)
+    if declared.source in SCORED:
+        return declared.source
+    if declared.name in ("votes", "votes_rank", "n_sources"):
+        return "votes"
+    if declared.source == "user_genre_affinity" or declared.name.startswith("genres_"):
+        return "genre"
+    if declared in LATELY and declared.name.startswith(("item_events", "item_trend")):
+        return "popularity_recent"
+    return "popularity" if declared.name in ("item_interactions", "item_conf_sum", "item_conf_decay_sum") else ""
+
+
+@cache
+def _speaks(features: tuple[str, ...], sources: tuple[str, ...]) -> np.ndarray: # float64 zeros and ones, features × sources
+    "Who speaks for whom."
+    return np.array([[speaker(name) == source for source in sources] for name in features], np.float64)
+
+
+def loudest(
+    contributions: np.ndarray, # float, n × len(features): what each feature adds to each item's score
+    features: tuple[str, ...],
+    voters: np.ndarray, # str, n: the source whose vote counts most
+    sources: Sequence[str], # who may speak
+) -> np.ndarray: # object (str), n
+    "The source that did most for each item's score."
+    total = contributions @ _speaks(features, (*sources, "votes"))
+    total, votes = total[:, :-1], total[:, -1]
+    total[np.arange(len(total)), [sources.index(name) for name in voters]] += votes
+    return np.array(sources, dtype=object)[total.argmax(axis=1)]
+
+
+def explained_lists(
+    store: FeatureStore,
+    system: Recommender, # a source, the hybrid or a ranked system over it
+    users: np.ndarray, # int: user_idx
+    k: int,
+    as_of: np.ndarray, # int64, one moment per user
+    batch_size: int = 128, # users handled at a time by one thread
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # item_idx int32, score float32, and int8: which of `hybrid.sources` did most for it; len(users) × k each
+    "The lists of `system.top_k`, and whose word each of their items is."
+    hybrid, names = store.hybrid, tuple(store.hybrid.sources)
+
+    def part(start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        batch, moments = users[start : start + batch_size], as_of[start : start + batch_size]
+        if system.name in names:
+            items, scores = system.top_k(batch, k, moments)
+            return items, scores, np.full(items.shape, names.index(system.name), np.int8)
+        ranked = isinstance(system, Ranked)
+        pool = hybrid.pool(batch, moments, max(k, hybrid.pool_size) if ranked else k)
+        items, scores, place = pool.items, pool.scores, np.tile(np.arange(k), (len(batch), 1))
+        if ranked:
+            matrix = store.matrix(pool, moments, system.ranker.features)
+            scores = system.ranker.score_own(matrix, items)
+            place = best_first(items, scores)[:, :k]
+            items, scores = (np.take_along_axis(column, place, axis=1) for column in (items, scores))
+        drivers, there = hybrid.drivers(pool.take(place)), items >= 0
+        parts = system.ranker.contributions(np.take_along_axis(matrix, place[:, :, None], axis=1)[there]) if ranked and there.any() else None
+        if parts is not None:
+            drivers[there] = loudest(parts[:, :-1], system.ranker.features, drivers[there], names)
+        return items, scores, np.vectorize(names.index, otypes=[np.int8])(drivers) if drivers.size else drivers.astype(np.int8)
+
+    return tuple(np.concatenate(column) for column in zip(*in_threads(part, range(0, max(len(users), 1), batch_size)), strict=True))
 
 # %% ../nbs/07_ranker.ipynb #7441a69b
 def together(*parts: TrainingSet) -> TrainingSet:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SITUATIONS', 'SOURCE_CLASSES', 'PHASES', 'shares', 'kind_affinity', 'exact_sums', 'GenreNeighbours', 'Pool',
-           'in_threads', 'Hybrid', 'make_hybrid', 'ablation', 'tune_weights', 'reasons', 'load_history',
+           'in_threads', 'Hybrid', 'make_hybrid', 'ablation', 'tune_weights', 'seeds_of', 'reasons', 'load_history',
            'build_sources']
 
 # %% ../nbs/05_retrieval.ipynb #1a58e7db
@@ -86,6 +86,16 @@ class GenreNeighbours(ScoringRecommender):
         "Which item is of which kind."
         return {name: (kinds.toarray(), shares(kinds)) for name, kinds in (("genres", self.item_genres), ("decades", decade_matrix(self.item_years)))}
 
+    @cached_property
+    def most_kinds(self) -> tuple[int, ...]: # of genres, of decades
+        "How many kinds an item has at most."
+        return tuple(int(ones.sum(axis=1).max(initial=1)) for ones, _ in self.kinds.values())
+
+    def fold_in(self, guests):
+        model = super().fold_in(guests)
+        vars(model).update(kinds=self.kinds, most_kinds=self.most_kinds)  # computed once for all
+        return model
+
     def _fit(self, interactions: Interactions) -> None:
         span = interactions.as_of - interactions.timestamp.min(initial=interactions.as_of)
         step = max(self.heat_half_life_days * DAY / 12, span / self.most_moments, 1)
@@ -103,10 +113,10 @@ class GenreNeighbours(ScoringRecommender):
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
         slots = np.searchsorted(self.moments, as_of, side="right") - 1
         scores = self.heat[np.maximum(slots, 0)]
-        for (kinds, share), heat in zip(self.kinds.values(), (self.heat_of_genres, self.heat_of_decades), strict=True):  # affinity over heat, kind by kind, handed to the items of the kind
+        for (kinds, share), most, heat in zip(self.kinds.values(), self.most_kinds, (self.heat_of_genres, self.heat_of_decades), strict=True):  # affinity over heat, kind by kind, handed to the items of the kind
             affinity, total = kind_affinity(self.interactions, share, users, as_of, (self.half_life_days,))[:, :, 0], heat[np.maximum(slots, 0)]
             weight = np.divide(affinity, total, out=np.zeros_like(affinity), where=total > np.finfo(np.float32).tiny)
-            scores *= exact_sums(weight, int(kinds.sum(axis=1).max(initial=1))) @ kinds.T
+            scores *= exact_sums(weight, most) @ kinds.T
         scores[slots < 0] = -np.inf  # before the first event
         scores[scores <= 0] = -np.inf
         return scores
@@ -131,6 +141,13 @@ class Pool:
         for name, rank in self.ranks.items():
             label = np.where(rank > 0, np.where(label == "", name, label + "+" + name), label)
         return label
+
+    def take(self, place: np.ndarray) -> "Pool": # int, n × m: positions
+        "Some of each user's candidates."
+        def some(values: np.ndarray) -> np.ndarray:
+            return np.take_along_axis(values, place, axis=1)
+
+        return Pool(self.users, self.situation, some(self.items), some(self.scores), *({name: some(values) for name, values in said.items()} for said in (self.ranks, self.source_scores)))
 
     @classmethod
     def blank(cls, n: int, k: int, sources: list[str]) -> "Pool":
@@ -444,21 +461,34 @@ def tune_weights(
     return weights, reached
 
 # %% ../nbs/05_retrieval.ipynb #183b4fb8
+def seeds_of(
+    hybrid: Hybrid,
+    users: np.ndarray, # int, n: user_idx
+    items: np.ndarray, # int, n × k: item_idx; −1 = none
+    drivers: np.ndarray, # str, n × k: for each item the source that speaks
+) -> np.ndarray: # int, n × k: item_idx; −1 = the source can't name one
+    "What the users had watched that made the sources speak for each item."
+    seeds = np.full(items.shape, -1)
+    for name in dict.fromkeys(drivers.ravel()):
+        here = (drivers == name) & (items >= 0)
+        some = here.any(axis=1)
+        if some.any():
+            seeds[some] = np.where(here[some], hybrid.sources[name].because(users[some], np.where(here, items, -1)[some]), seeds[some])
+    return seeds
+
+
 def reasons(
     hybrid: Hybrid,
     user: int, # user_idx
     items: np.ndarray, # int: item_idx
     drivers: np.ndarray, # str: for each item the source that speaks
+    seeds: np.ndarray, # int: what the user had watched that made it speak, from `seeds_of`
     titles: Sequence[str], # of each item_idx
     genre_names: list[str],
     fresh: Container[int] = (), # item_idx of what the user has liked just now
 ) -> list[str]: # one sentence per item
     "What a source saw in each item, in words."
     counts, genre, liked = hybrid.interactions.item_counts, hybrid.sources["genre"], None
-    seeds = np.full(len(items), -1)
-    for name in dict.fromkeys(drivers):
-        here = drivers == name
-        seeds[here] = hybrid.sources[name].because(user, items[here])
     if "genre" in drivers:
         liked = kind_affinity(genre.interactions, genre.kinds["genres"][1], np.array([user]), np.array([genre.interactions.as_of]), (genre.half_life_days,))[0, :, 0]
 

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 from scipy import linalg, sparse
 
-from .baselines import ScoringRecommender, dense_product, strongest
+from .baselines import ScoringRecommender, dense_product, pairs_of, strongest
 from .interactions import Interactions
 
 # %% ../nbs/04b_sequential.ipynb #5569d4c4
@@ -89,8 +89,9 @@ class Sequential(ScoringRecommender):
         scores[weight[:, 0] == 0] = -np.inf  # nothing to follow
         return scores
 
-    def because(self, user: int, items: np.ndarray) -> np.ndarray:
-        return strongest(self.interactions.recent(np.array([user]), self.last, self.decay), self.lift, items)
+    def because(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        recent = self.interactions.recent(users, self.last, self.decay)
+        return strongest(recent, pairs_of(self.lift, recent, items), items)
 
 # %% ../nbs/04b_sequential.ipynb #c09f61ac
 def most_rated(interactions: Interactions, n: int, least: int = 1) -> np.ndarray: # int64, ascending: item_idx
@@ -127,8 +128,10 @@ class _Linear(ScoringRecommender):
 
     def _block(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
         known = self._known()
-        memory = sparse.hstack([known.recent(users, last, decay) for last, decay in self._memories()], format="csr")
-        scores = memory @ self.weights  # row by row, in the order of the history: the same in any batch
+        memories = [known.recent(users, last, decay) for last, decay in self._memories()]
+        scores = memories[0] @ self.weights[: known.n_items]  # row by row, in the order of the history: the same in any batch
+        for number, memory in enumerate(memories[1:], 1):
+            scores += memory @ self.weights[number * known.n_items : (number + 1) * known.n_items]
         scores[known.user_counts[users] == 0] = -np.inf
         return scores
 
@@ -137,19 +140,20 @@ class _Linear(ScoringRecommender):
         scores[:, self.items] = self._block(users, as_of)
         return scores
 
-    def because(self, user: int, items: np.ndarray) -> np.ndarray:
-        known = self._known()
-        memories = [known.recent(np.array([user]), last, decay) for last, decay in self._memories()]
-        longest = max(memories, key=lambda memory: memory.nnz)
-        place = np.minimum(np.searchsorted(self.items, items), len(self.items) - 1)
-        parts = np.zeros((longest.nnz, len(items)), np.float32)
-        for number, memory in enumerate(memories):  # each is the end of the longest
-            rows = self.weights[number * len(self.items) + memory.indices][:, place]
-            parts[longest.nnz - memory.nnz :] += rows * memory.data[:, None]
-        parts[:, self.items[place] != items] = 0
-        if not parts.size:
-            return np.full(len(items), -1)
-        return np.where(parts.max(axis=0) > 0, self.items[longest.indices[parts.argmax(axis=0)]], -1)
+    def because(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        known, users = self._known(), np.asarray(users)
+        history = known.recent(users, max(last for last, _ in self._memories()), 1.0)
+        count = np.diff(history.indptr)
+        back = np.repeat(history.indptr[1:], count) - 1 - np.arange(history.nnz)
+        place = np.minimum(np.searchsorted(self.items, items), max(len(self.items) - 1, 0))
+        modelled = np.isin(items, self.items)
+        wanted = place[np.repeat(np.arange(len(users)), count)]
+        parts = np.zeros(wanted.shape, np.float32)
+        for number, (last, decay) in enumerate(self._memories() if len(self.items) else ()):
+            weight = np.where(back < last, np.float64(decay) ** np.minimum(back, last), 0).astype(np.float32)
+            parts += self.weights[number * known.n_items + history.indices[:, None], wanted] * weight[:, None]
+        seeds = strongest(history, parts, np.where(modelled, items, -1))
+        return np.where(seeds >= 0, np.append(self.items, -1)[seeds], -1)
 
 
 def gram(

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import sparse, stats
+import scipy # its statistics are loaded where they are used
+from scipy import sparse
 
 from .config import ConfigError, DataError
 from .evaluation import COLOURS, HIGHLIGHT, INK, PLOT_STYLE
@@ -89,7 +90,7 @@ def _welch(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
     "Welch's test along the last axis: p-value, lower and upper bound of the difference. Arms in which everybody clicked the same give p = 1."
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)  # scipy's, about an arm in which everybody clicked the same
-        test = stats.ttest_ind(a, b, axis=-1, equal_var=False)
+        test = scipy.stats.ttest_ind(a, b, axis=-1, equal_var=False)
         interval = test.confidence_interval(0.95)
     return np.nan_to_num(test.pvalue, nan=1), interval.low, interval.high
 
@@ -158,7 +159,7 @@ def _credits(ranked_a, ranked_b, chance_a, chance_b, model: UserModel, rng: np.r
 
 def sign_test(wins: np.ndarray, losses: np.ndarray) -> np.ndarray: # p-values
     "The exact two-sided sign test of as many wins and losses, ties left out."
-    return np.minimum(2 * stats.binom.cdf(np.minimum(wins, losses), wins + losses, 0.5), 1)
+    return np.minimum(2 * scipy.stats.binom.cdf(np.minimum(wins, losses), wins + losses, 0.5), 1)
 
 
 def interleave(
@@ -224,7 +225,7 @@ def power_curve(
             power[method].append(float(((p < 0.05) & (np.sign(difference) == np.sign(truth["difference"]))).mean()))
     error = np.sqrt(4 * truth["variance"] / np.array(sizes))  # of the difference between two halves
     away = abs(truth["difference"]) / np.maximum(error, 1e-12)  # the floor is for users who all do the same
-    formula = stats.norm.cdf(away - stats.norm.ppf(0.975))
+    formula = scipy.stats.norm.cdf(away - scipy.stats.norm.ppf(0.975))
     return {"sizes": [int(n_users) for n_users in sizes], "trials": trials, **power, "replay_formula": formula.tolist()}
 
 # %% ../nbs/08b_simulation.ipynb #3487f53e
@@ -237,7 +238,7 @@ def sample_size(
     "Users per arm of an A/B test: n = 2 (z_{1−α/2} + z_{power})² σ² / δ² (for example Kohavi et al. 2009)."
     if difference == 0:
         return None
-    z = stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)
+    z = scipy.stats.norm.ppf(1 - alpha / 2) + scipy.stats.norm.ppf(power)
     return int(np.ceil(2 * z**2 * variance / difference**2))
 
 

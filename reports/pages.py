@@ -43,6 +43,12 @@ def tables_of(kind: str, names: tuple[str, ...] = TIMELY, datasets: tuple[str, .
     return {label: pd.read_csv(file, index_col=0) for label, file in files.items() if file.is_file()}
 
 
+def by_dataset(tables: dict[str, pd.DataFrame]) -> list[dict[str, pd.DataFrame]]:
+    """The same tables, those of each data set together: a figure has the protocols side by side."""
+    names = dict.fromkeys(label.split(", ")[0] for label in tables)
+    return [{label: table for label, table in tables.items() if label.split(", ")[0] == name} for name in names]
+
+
 def about(results: dict) -> str:
     """What a figure rests on: data set, protocol and users."""
     protocol, n_users = results["protocol"], next(iter(results["systems"].values()))["n_users"]
@@ -65,6 +71,12 @@ def show(table: pd.DataFrame, caption: str, digits: int = 3) -> None:
     """A table with the line that says what it rests on."""
     text = table.map(lambda value: "" if pd.isna(value) else f"{value:,}" if isinstance(value, int | np.integer) else f"{value:.{digits}f}" if isinstance(value, float) else str(value))
     say(f"**{caption}**\n\n{as_markdown(text)}")
+
+
+def signed(change: float) -> str:
+    """A difference; one that rounds to nothing has no sign."""
+    text = f"{change:+.3f}".replace("-", "−")
+    return "0.000" if text[1:] == "0.000" else text
 
 
 def main_table(results: dict, systems: tuple[str, ...] | None = None) -> pd.DataFrame:

@@ -6,6 +6,7 @@ The load comes from wrk (https://github.com/wg/wrk; `apt-get install wrk`) on th
 - start: seconds from the command until /health says ready;
 - steady: about fifty requests a second over eight connections, which wait at random between two requests;
 - full: as fast as sixteen connections get answers, from one worker and from two;
+- newcomers_steady, newcomers_full: the same for POST /recommend with five films, where nothing could be prepared;
 - soak: REQUESTS (200,000) at full speed, memory before and after.
 
 Memory is the resident memory of a worker, which counts what it has mapped and used; "private" is what it shares with nobody.
@@ -30,9 +31,14 @@ from movierec.pipeline import open_serving
 
 FOLDER = ROOT / ".venv" / "serve"
 SCRIPT = """
-local people, mean = tonumber(os.getenv("PEOPLE")), tonumber(os.getenv("MEAN_WAIT"))
+local people, films, mean = tonumber(os.getenv("PEOPLE")), tonumber(os.getenv("FILMS")), tonumber(os.getenv("MEAN_WAIT"))
 function init() math.randomseed(os.time()) end
-function request() return wrk.format("GET", "/recommend/user/" .. math.random(0, people - 1)) end
+function request()
+  if people > 0 then return wrk.format("GET", "/recommend/user/" .. math.random(0, people - 1)) end
+  local history = {}
+  for n = 1, 5 do history[n] = string.format('{"item_idx": %d, "rating": %d}', math.random(0, films - 1), math.random(1, 5)) end
+  return wrk.format("POST", "/recommend", {["Content-Type"] = "application/json"}, '{"history": [' .. table.concat(history, ", ") .. "]}")
+end
 if mean > 0 then function delay() return math.random(0, 2 * mean) end end
 function done(summary, latency)
   local errors = summary.errors
@@ -47,13 +53,13 @@ def movierec(*arguments) -> list[str]:
     return [str(Path(sys.executable).with_name("movierec")), *map(str, arguments)]
 
 
-def load(address: str, people: int, seconds: float, connections: int, mean_wait: int = 0) -> dict:
-    """Let wrk ask for lists."""
+def load(address: str, seconds: float, connections: int, people: int = 0, films: int = 0, mean_wait: int = 0) -> dict:
+    """Let wrk ask for the lists of so many people, or of newcomers who name some of so many films."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(SCRIPT)
         script.flush()
         done = subprocess.run(["wrk", "-t1", f"-c{connections}", f"-d{int(seconds)}s", "--timeout", "30s", "-s", script.name, address], capture_output=True, text=True, check=True,
-                              env=os.environ | {"PEOPLE": str(people), "MEAN_WAIT": str(mean_wait)})
+                              env=os.environ | {"PEOPLE": str(people), "FILMS": str(films), "MEAN_WAIT": str(mean_wait)})
     told = json.loads(done.stdout.splitlines()[-1])
     return {"requests": told["requests"], "per_second": round(told["requests"] / told["seconds"], 1), **{name: round(told[name], 2) for name in ("p50_ms", "p99_ms", "max_ms")}, "errors": told["errors"]}
 
@@ -98,19 +104,22 @@ def main() -> None:
     options = ["--dataset", name, "--data-dir", str(FOLDER / "data"), "--reports-dir", str(FOLDER / "reports")]
     subprocess.run(movierec("run", "--source", archive, "--protocol", "global-time", *options), check=True)
     serving = open_serving(load_settings(dataset=name, data_dir=FOLDER / "data", reports_dir=FOLDER / "reports"))
-    people = serving.histories.manifest["contents"]["n_users"]
-    figures = {"dataset": name, "system": serving.system, "users": people, "events": serving.histories.manifest["contents"]["rows"]["events"], "machine": machine()}
+    people, films = (serving.histories.manifest["contents"][name] for name in ("n_users", "n_items"))
+    figures = {"dataset": name, "system": serving.system, "users": people, "films": films, "events": serving.histories.manifest["contents"]["rows"]["events"], "machine": machine()}
     for workers in (1, 2):
         with served(options, workers) as (process, address, seconds):
             line = figures[f"workers_{workers}"] = {"ready_seconds": round(seconds, 2), "memory_when_ready": memory(process, workers)}
-            load(address, people, 3, 4)  # what is asked for the first time has to come from the disk
-            line["steady"] = load(address, people, 20, 8, 160)
-            line["full"] = load(address, people, 20, 16)
+            load(address, 3, 4, people)  # what is asked for the first time has to come from the disk
+            line["steady"] = load(address, 20, 8, people, mean_wait=160)
+            line["full"] = load(address, 20, 16, people)
             if workers == 1:
                 before = memory(process, workers)
-                line["soak"] = load(address, people, soak / line["full"]["per_second"], 16)
+                line["soak"] = load(address, soak / line["full"]["per_second"], 16, people)
                 line["soak"] |= {"memory_before": before, "memory_after": memory(process, workers)}
             line["memory"] = memory(process, workers)
+            line["newcomers_steady"] = load(address, 20, 8, films=films, mean_wait=160)
+            line["newcomers_full"] = load(address, 20, 16, films=films)
+            line["memory_with_newcomers"] = memory(process, workers)
         print(f"{workers} worker{'s' * (workers > 1)}: {json.dumps(line)}", flush=True)
     target = ROOT / "reports" / "results" / "bench.json"
     results = json.loads(target.read_text(encoding="utf-8"))

@@ -311,12 +311,11 @@ def test_a_new_run_is_taken_between_two_requests(tiny_run, tmp_path):
         asking = threading.Thread(target=ask)
         asking.start()
         pipeline.run(settings.model_copy(update={"als": settings.als.model_copy(update={"factors": 6})}))
-        wait_for(lambda: client.get("/health").json()["model"] != old)
-        new = client.get("/health").json()["model"]
+        new = pipeline.open_serving(settings).key
         wait_for(lambda: seen[-1].json()["model"] == new)
         stop.set()
         asking.join()
-        assert {answer.status_code for answer in seen} == {200} and {answer.json()["model"] for answer in seen} >= {old, new}
+        assert old != new and {answer.status_code for answer in seen} == {200} and {answer.json()["model"] for answer in seen} >= {old, new}
         assert [mark["film"]["item_idx"] for mark in client.get("/feedback/5").json()["dislikes"]] == [7], "what was said stays said"
         (paths(settings).serving / "als" / "item_factors.npy").write_bytes(b"torn")
         manifest = paths(settings).serving / "manifest.json"

@@ -210,7 +210,7 @@ def test_item_item_is_the_cosine():
     assert np.allclose(model.similarity.toarray(), cosine, atol=1e-6)
     user, liked = 3, dense[3]
     items = model.top_k(np.array([user]), 5)[0][0]
-    for item, seed in zip(items, model.because(user, items), strict=True):
+    for item, seed in zip(items, model.because(np.array([user]), items[None])[0], strict=True):
         assert seed == (liked * cosine[:, item]).argmax()
 
 
@@ -225,7 +225,7 @@ def test_item_item_keeps_the_nearest():
 
 def test_because_of_nothing():
     model = ItemItem("cosine", 5).fit(make_interactions())
-    assert model.because(29, np.array([0, 1])).tolist() == [-1, -1]
+    assert model.because(np.array([29]), np.array([[0, 1]])).tolist() == [[-1, -1]]
 
 
 def test_als_is_fitted_on_users_by_items():

@@ -150,7 +150,7 @@ def test_a_run_of_its_own_folder(tmp_path):
     assert "my-films, global-time, test" in done.stdout and "ranked_v2" in done.stdout and "Next: " in done.stdout
     assert (tmp_path / "reports" / "results" / "my-films" / "leave-last-out.json").is_file()
     again = movierec("run", "--dataset", "my-films", *common, cwd=tmp_path)
-    assert again.returncode == 0 and "✓" not in again.stdout and again.stdout.count("up to date") == 19
+    assert again.returncode == 0 and "✓" not in again.stdout and again.stdout.count("up to date") == 20
     next_command = next(line for line in again.stdout.splitlines() if line.startswith("Next: "))
     assert "--user-id 42 -k 10 --dataset my-films" in next_command
 

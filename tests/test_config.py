@@ -170,3 +170,12 @@ def test_write_json_replaces_in_one_step(tmp_path):
     write_json(tmp_path / "a" / "file.json", {"é": 1})
     assert json.loads((tmp_path / "a" / "file.json").read_text(encoding="utf-8")) == {"é": 1}
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["file.json"]
+
+
+def test_a_key_is_never_shown(monkeypatch):
+    monkeypatch.setenv("MOVIEREC_SERVICE__API_KEY", "hush")
+    with pytest.raises(ConfigError, match=r"service\.api_key is not usable") as error:
+        load_settings()
+    monkeypatch.setenv("MOVIEREC_SERVICE__API_KEY", "hush hush")
+    settings = load_settings()
+    assert "hush" not in f"{error.value} {settings} {settings.model_dump(mode='json')}" and settings.service.api_key.get_secret_value() == "hush hush"

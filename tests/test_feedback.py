@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -167,6 +168,28 @@ def test_sixteen_threads_lose_nothing(tmp_path):
         list(pool.map(lambda n: log.add(Feedback(n % 16, n // 16, "like", n, f"key {n}")), range(16 * 20)))
     assert log.lines == 320 and log.skipped == 0 and all(set(log.taste(user).likes) == set(range(20)) for user in range(16))
     assert len({json.loads(line)["key"] for line in log.file.read_text().splitlines()}) == 320
+
+
+def test_readers_never_lose_sight_of_what_was_said(tmp_path):
+    """One thread writes, others read: whoever has once been told of a like sees it ever after."""
+    log, stop, wrong = make_log(tmp_path), threading.Event(), []
+    log.add(Feedback(0, 0, "like", 1))
+
+    def read():
+        while not stop.is_set():
+            log.refresh()
+            if 0 not in log.taste(0).likes:
+                wrong.append(log.taste(0))
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    for n in range(300):
+        log.add(Feedback(1, n % 50, "save", n))
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert wrong == [] and log.lines == 301
 
 
 WRITER = """

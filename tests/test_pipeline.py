@@ -93,7 +93,7 @@ def test_a_second_run_has_nothing_to_do(tiny_run):
     settings, results = tiny_run
     recorder = Recorder()
     assert run(settings, None, recorder) == results
-    assert recorder.built == [] and len(recorder.skipped) == 19
+    assert recorder.built == [] and len(recorder.skipped) == 20
 
 
 def test_a_changed_setting_reruns_what_depends_on_it(tmp_path):
@@ -355,7 +355,7 @@ def test_inventory(tiny_run):
     settings, _ = tiny_run
     assert datasets(settings) == ["tiny"]
     here = inventory(settings)
-    assert len(here) == 15 and here.seconds.min() >= 0
+    assert len(here) == 16 and here.seconds.min() >= 0
 
 
 RUNNER = """

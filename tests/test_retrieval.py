@@ -9,7 +9,7 @@ from test_baselines import everywhere, make_genres, make_interactions, make_year
 from movierec.baselines import ALS, ALSRecent, ItemItem, Popularity, PopularityRecent
 from movierec.config import DAY
 from movierec.interactions import decade_matrix
-from movierec.retrieval import GenreNeighbours, Hybrid, kind_affinity, reasons, shares
+from movierec.retrieval import GenreNeighbours, Hybrid, kind_affinity, reasons, seeds_of, shares
 from movierec.sequential import Sequential
 
 HALF_LIFE, HEAT = 30.0, 90.0
@@ -132,11 +132,12 @@ def test_every_reason_is_about_its_source(hybrid):
               "popularity_recent": "Trending now", "genre": "Matches your genres: Genre ", "sequential": "Because you watched Film "}
     for source, start in starts.items():
         items = hybrid.sources[source].top_k(np.array([4]), 4)[0][0]
-        told = reasons(hybrid, 4, items, np.full(4, source), titles, genre_names)
+        drivers = np.full(4, source)
+        told = reasons(hybrid, 4, items, drivers, seeds_of(hybrid, np.array([4]), items[None], drivers[None])[0], titles, genre_names)
         assert all(sentence.startswith(start) for sentence in told), told
     items = hybrid.sources["sequential"].top_k(np.array([4]), 4)[0][0]
-    fresh = hybrid.sources["sequential"].because(4, items)
-    assert reasons(hybrid, 4, items, np.full(4, "sequential"), titles, genre_names, fresh) == [f"Boosted by your likes: Film {item}" for item in fresh]
+    fresh = hybrid.sources["sequential"].because(np.array([4]), items[None])[0]
+    assert reasons(hybrid, 4, items, np.full(4, "sequential"), fresh, titles, genre_names, fresh) == [f"Boosted by your likes: Film {item}" for item in fresh]
 
 
 def test_batches_do_not_matter(hybrid):

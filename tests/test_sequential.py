@@ -73,7 +73,7 @@ def test_sequential_is_a_sum_of_log_likelihood_ratios():
             continue
         expected = sum(0.6**back * ratio[item] for back, item in enumerate(history[::-1][:4]))
         assert np.allclose(scores[user] - scores[user][0], expected - expected[0], atol=1e-4), "up to a constant for each user"
-        seed, target = model.because(user, np.array([1]))[0], 1
+        seed, target = model.because(np.array([user]), np.array([[1]]))[0, 0], 1
         parts = {item: 0.6**back * model.lift[item, target] for back, item in enumerate(history[::-1][:4])}
         assert (seed == -1 and max(parts.values()) == 0) or np.isclose(parts[seed], max(parts.values()))
 
@@ -105,7 +105,7 @@ def test_ease_is_a_ridge_regression_on_all_other_items():
     assert model.items.tolist() == list(range(37)), "the last three have no event"
     assert np.allclose(model.weights, ease_by_definition(x[:, :37], 5.0), atol=1e-5)
     assert np.allclose(model._scores(np.arange(29), np.zeros(29))[:, :37], x[:29, :37] @ model.weights, atol=1e-5)
-    seed = model.because(3, np.array([7, 38]))
+    seed = model.because(np.array([3]), np.array([[7, 38]]))[0]
     assert seed[0] == (x[3, :37] * model.weights[:, 7]).argmax() and seed[1] == -1
 
 
@@ -151,7 +151,7 @@ def test_linear_autoregression_by_definition(decays, max_items):
         now = [sum((np.eye(n)[item] * float(d) ** back for back, item in enumerate(history[::-1])), np.zeros(n)) for d in decays]
         assert np.allclose(scores[user][model.items], np.concatenate(now) @ weights, atol=1e-4)
         parts = {item: sum(float(d) ** back * weights[number * n + item, 0] for number, d in enumerate(decays)) for back, item in enumerate(history[::-1])}
-        seed, best = model.because(user, model.items[:1])[0], max(parts, key=parts.get)
+        seed, best = model.because(np.array([user]), model.items[None, :1])[0, 0], max(parts, key=parts.get)
         assert seed == (model.items[best] if parts[best] > 0 else -1) or abs(parts[best]) < 1e-5
 
 

@@ -1,6 +1,7 @@
 """One person at a time: the same numbers as the evaluation's, reasons that are true, wishes that are heeded."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -26,18 +27,9 @@ from movierec.features import (
 )
 from movierec.interactions import load_interactions, load_items
 from movierec.pipeline import open_data, open_run, open_serving
+from movierec.ranker import explained_lists, loudest, speaker
 from movierec.retrieval import Hybrid
-from movierec.service import (
-    Catalogue,
-    RecommenderService,
-    Taste,
-    diversify,
-    loudest,
-    one_history,
-    plain,
-    relevance,
-    speaker,
-)
+from movierec.service import Catalogue, RecommenderService, Taste, diversify, one_history, plain, relevance
 
 SYSTEMS = tuple(name for name in ALL_SYSTEMS if name not in NEURAL)
 BY_HISTORY = ("popularity", "item_item", "als_recent", "ease", "sequential", "linear_ar")  # whose lists depend on nothing but films and their order
@@ -74,6 +66,43 @@ def test_everybody_gets_to_the_number_what_the_evaluation_gives(settings, known,
             answer, there = service.recommend(user, k), lists[user] >= 0
             assert items(answer) == lists[user][there].tolist() and [pick.score for pick in answer.items] == scores[user][there].tolist()
             assert [pick.rank for pick in answer.items] == list(range(1, there.sum() + 1)) and bool(answer.notes) == (there.sum() < k)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_prepared_lists_are_those_that_would_be_made(settings, known, system):
+    """What a run computes for everybody at once, films, scores and whose word they are, is what the service finds for one."""
+    store = FeatureStore(Hybrid.load(paths(settings).serving, known), settings.half_life_days)
+    systems = assemble(store, load_rankers(open_run(settings, "global-time")["rankers"], "tiny"))
+    service, users = RecommenderService(settings, system, "global-time"), np.arange(0, known.n_users, 9)
+    lists, scores, drivers = explained_lists(store, systems[system], users, 10, np.full(len(users), known.as_of), batch_size=4)
+    for row, user in enumerate(users):
+        ranking = service.rank(one_history(service.known, user), user, 10)
+        chosen = service.choose(ranking, 10, 0.0)
+        assert lists[row].tolist() == ranking.items[chosen].tolist() and scores[row].tolist() == ranking.scores[chosen].tolist()
+        assert [list(store.hybrid.sources)[driver] for driver in drivers[row]] == service.drivers(ranking, chosen, service.contributions(ranking, chosen)).tolist()
+
+
+def test_a_run_prepares_lists_and_the_service_uses_them(settings, monkeypatch):
+    service = RecommenderService(settings)
+    assert service.ready.items.shape == (80, 10) and service.system == open_serving(settings).ready.manifest["contents"]["system"]
+    made = [service.answer(one_history(service.known, user), user, 10) for user in range(80)]
+    with monkeypatch.context() as patched:
+        patched.setattr(RecommenderService, "rank", None)  # it isn't asked
+        assert [service.recommend(user, 10) for user in range(80)] == made
+        assert items(service.recommend(3, 4)) == items(made[3])[:4] and not service.recommend(3, 4).notes
+        assert service.recommend(3, 10, taste=Taste(saves={items(made[3])[0]: 1})) == made[3]
+    assert len(service.recommend(3, 12).items) == 12, "longer lists are made"
+    other = next(system for system in SYSTEMS if system != service.system)
+    assert RecommenderService(settings, other).ready.k == 0, "the lists of another system are never shown"
+    assert RecommenderService(settings, protocol="leave-last-out").ready.k == 0
+
+
+def test_damaged_lists_are_a_sentence(settings, tmp_path):
+    shutil.copytree(settings.data_dir, tmp_path / "data")
+    file = paths(settings.model_copy(update={"data_dir": tmp_path / "data"})).ready / "items.npy"
+    file.write_bytes(file.read_bytes()[:-4] + b"\x00\x00\x00\x07")
+    with pytest.raises(ArtifactError, match="can't be read"):
+        RecommenderService(settings.model_copy(update={"data_dir": tmp_path / "data"}))
 
 
 @pytest.mark.parametrize("system", BY_HISTORY)
@@ -214,7 +243,7 @@ def test_the_loudest_source_by_hand():
                       [0.25, 0.0, 0.5, 0.25, 0.0, 0.1],  # als 0.25 and the votes' 0.25 are no more than sequential: the earlier of equals
                       [0.25, 0.0, 0.5, 0.5, 0.0, 0.1],  # als 0.75
                       [-1.0, 0.0, -1.0, 0.0, 0.0, 0.0]])  # nobody else speaks against it
-    sources = ["popularity_recent", "sequential", "als"]
+    sources = ("popularity_recent", "sequential", "als")
     assert loudest(parts, features, np.array(["als", "als", "als", "sequential"]), sources).tolist() == ["als", "sequential", "als", "popularity_recent"]
     assert {speaker(feature.name) for feature in FEATURES} <= {*ALL_SYSTEMS, "votes", ""}
 

@@ -195,6 +195,7 @@ for file in sorted(Path.cwd().glob("*.ipynb")):
     for cell in json.loads(file.read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] == "code":
             exec(compile("".join(line for line in cell["source"] if not line.startswith("%")), file.name, "exec"), names)
+    sys.modules["matplotlib.pyplot"].close("all")  # as a notebook does after each cell
 print(json.dumps(sorted(touched)))
 """
 
