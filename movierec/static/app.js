@@ -154,6 +154,7 @@ function render({ model, el }) {
   // Telling Python, and waiting for it
   function tell(what, how = {}) {
     waiting.set(++number, performance.now());
+    root.dataset.told = number;
     model.send({ do: what, how, number });
     busy ||= setTimeout(() => root.classList.add("busy"), 200);
     lost ||= setTimeout(() => banner("The program behind this page doesn’t answer.", "reload"), 20_000);
