@@ -7,7 +7,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 SETUP := settings.ini setup.py pyproject.toml constraints.txt
 NOTEBOOKS := $(wildcard nbs/*.ipynb) $(wildcard reports/*.ipynb)
 
-.PHONY: help run api test test-fast neural bench bench-ann bench-serve lint export check notebooks readme site clean
+.PHONY: help run api app test test-fast neural bench bench-ann bench-serve lint export check notebooks readme site clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -36,6 +36,10 @@ $(VENV)/.installed-app: $(BIN)/python $(SETUP)
 api: $(VENV)/.installed-app ## the REST API over the bundled data, on http://127.0.0.1:8000
 	@$(BIN)/movierec run
 	@$(BIN)/movierec api
+
+app: $(VENV)/.installed-app ## the page of films over the bundled data, on http://127.0.0.1:8866, with the API behind it
+	@$(BIN)/movierec run
+	@$(BIN)/movierec app
 
 test: $(VENV)/.installed-dev ## all tests, fast ones first, then whole runs and all notebooks
 	$(BIN)/pytest -m "not slow"

@@ -20,6 +20,7 @@ setup(
     keywords=cfg["keywords"].split(),
     python_requires=f">={cfg['min_python']}",
     packages=[cfg["lib_name"]],
+    package_data={cfg["lib_name"]: ["static/*"]},  # the page's script, style and template
     install_requires=cfg["requirements"].split(),
     extras_require={extra: cfg[f"{extra}_requirements"].split() for extra in ("app", "bench", "dev", "docs", "neural")},
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"]},

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'out', 'DatasetOption', 'ProtocolOption', 'DataDirOption', 'ReportsDirOption', 'ConfigOption', 'SetOption',
-           'TerminalProgress', 'posters', 'run', 'recommend', 'compare', 'runs', 'simulate', 'api', 'ablate', 'tune',
-           'export_split', 'export_recommendations', 'download', 'synthesize', 'datasets', 'info', 'main']
+           'TerminalProgress', 'posters', 'run', 'recommend', 'compare', 'runs', 'simulate', 'api', 'show_app',
+           'ablate', 'tune', 'export_split', 'export_recommendations', 'download', 'synthesize', 'datasets', 'info',
+           'main']
 
 # %% ../nbs/09b_cli.ipynb #af7260a3
 import json
@@ -409,6 +410,31 @@ def api(
     except ModuleNotFoundError as error:
         raise ConfigError(f"the API needs {error.name}: pip install 'movierec[app]'") from None
     serve(settings)
+
+
+@app.command("app")
+def show_app(
+    host: Annotated[str | None, typer.Option("--host", help="Interface to serve the page on.", show_default="127.0.0.1: this machine only")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port of the page; 0: any free one.", show_default="8866")] = None,
+    api_url: Annotated[str | None, typer.Option("--api-url", help="An API that answers already.", show_default="http://127.0.0.1:8000, started if nothing answers")] = None,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    dataset: DatasetOption = None,
+    data_dir: DataDirOption = None,
+    reports_dir: ReportsDirOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+) -> None:
+    "A page to look at: rows of films with reasons, likes and dislikes that count at once."
+    settings = _settings(config, assignments, dataset=dataset, data_dir=data_dir, reports_dir=reports_dir)
+    given = {name: value for name, value in {"host": host, "port": port, "api_url": api_url}.items() if value is not None}
+    settings = load_settings(config, **settings.model_dump(exclude={"app"}), app=settings.app.model_dump() | given)
+    options = {"--dataset": [dataset], "--data-dir": [data_dir], "--reports-dir": [reports_dir], "--config": [config], "--set": assignments or []}
+    command = [sys.executable, "-c", "from movierec.cli import main; main()", "api", *(part for name, values in options.items() for value in values if value is not None for part in (name, str(value)))]
+    try:
+        from movierec.front import serve_app
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"the app needs {error.name}: pip install 'movierec[app]'") from None
+    serve_app(settings, command, open_browser)
 
 
 @app.command()

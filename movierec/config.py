@@ -8,9 +8,9 @@ __all__ = ['RATING_COLUMNS', 'LIST_COLUMNS', 'EVENT_COLUMNS', 'CANDIDATE_COLUMNS
            'NotFoundError', 'ArtifactError', 'did_you_mean', 'PopularityRecentSettings', 'ItemItemSettings',
            'AlsSettings', 'AlsRecentSettings', 'EaseSettings', 'SequentialSettings', 'LinearArSettings',
            'SasrecSettings', 'GenreSettings', 'SourceWeights', 'WeightSettings', 'HybridSettings', 'RankerSettings',
-           'RankerV3Settings', 'DownloadSettings', 'ServiceSettings', 'PostersSettings', 'project_root', 'Settings',
-           'load_settings', 'Paths', 'paths', 'digest', 'code_version', 'write_json', 'read_manifest', 'cores',
-           'peak_memory_mb', 'replacing', 'Artifact', 'locked', 'open_artifact', 'build']
+           'RankerV3Settings', 'DownloadSettings', 'ServiceSettings', 'AppSettings', 'PostersSettings', 'project_root',
+           'Settings', 'load_settings', 'Paths', 'paths', 'digest', 'code_version', 'write_json', 'read_manifest',
+           'cores', 'peak_memory_mb', 'replacing', 'Artifact', 'locked', 'open_artifact', 'build']
 
 # %% ../nbs/00_config.ipynb #2ab66575
 import hashlib
@@ -255,6 +255,15 @@ class ServiceSettings(_Section):
     genre_share: float = Field(0.3, ge=0, le=1, description="of the similarity of two films: the rest is that of their ALS vectors")
     dislike_weight: float = Field(0.5, ge=0, le=1, description="how far likeness to a disliked film pushes away: 1 is the distance from the first to the last candidate")
 
+# %% ../nbs/00_config.ipynb #c2949a89
+class AppSettings(_Section):
+    "The page that people look at."
+    host: str = Field("127.0.0.1", description="the interface it is served on")
+    port: int = Field(8866, ge=0, le=65_535, description="0: any free one")
+    api_url: str | None = Field(None, pattern=r"^https?://[^\s/]+", description="where the API answers; default: the address in `service`, where it is started if nothing answers")
+    timeout: float = Field(5.0, gt=0, description="seconds to wait for the API")
+    idle_minutes: float = Field(60.0, gt=0, description="a page that nobody has touched for so long lets its kernel go")
+
 # %% ../nbs/00_config.ipynb #b460b765
 class PostersSettings(_Section):
     "Posters from The Movie Database (TMDB)."
@@ -320,6 +329,7 @@ class Settings(BaseSettings):
     download: DownloadSettings = DownloadSettings()
     service: ServiceSettings = ServiceSettings()
     posters: PostersSettings = PostersSettings()
+    app: AppSettings = AppSettings()
 
     @model_validator(mode="after")
     def _in_order(self):

@@ -214,10 +214,39 @@ def test_health_and_metrics(client, mine):
     assert 'route="other"' in text and "nowhere" not in text and "/recommend/user/9999" not in text
 
 
+def test_pages(client, mine):
+    about = client.get("/about").json()
+    assert (about["users"], about["films"], about["dataset"]) == (80, 120, "tiny") and "Drama" in about["genres"]
+    page = client.post("/home", json={"user_idx": 11, "k": 6}).json()
+    assert [card["item_idx"] for card in page["rows"][0]["items"]] == [pick["item_idx"] for pick in client.get("/recommend/user/11", params={"k": 6}).json()["items"]]
+    first = page["rows"][0]["items"][0]
+    reason = client.post("/why", json={"user_idx": 11, "item_idx": first["item_idx"]}).json()
+    assert reason["film"]["score"] == first["score"] and reason["film"]["rank"] == 1 and reason["driver"]
+    newcomer = {"history": [{"item_idx": 3, "rating": 5}], "likes": [5], "dislikes": [first["item_idx"]]}
+    shown = {card["item_idx"] for row in client.post("/home", json=newcomer).json()["rows"] for card in row["items"]}
+    assert shown and not shown & {3, 5, first["item_idx"]}
+
+
+def test_a_page_with_and_without_feedback(client):
+    before = client.post("/home", json={"user_idx": 12}).json()
+    disliked = before["rows"][0]["items"][0]["item_idx"]
+    client.post("/feedback", json={"user_idx": 12, "item_idx": disliked, "action": "dislike"})
+    after = client.post("/home", json={"user_idx": 12}).json()
+    assert disliked not in {card["item_idx"] for row in after["rows"] for card in row["items"]}
+    assert client.post("/home", json={"user_idx": 12, "feedback": False}).json() == before
+
+
+@pytest.mark.parametrize(("body", "status", "part"), [({"user_idx": 80}, 404, "there is no user_idx 80"), ({"user_idx": 1, "likes": [3]}, 422, "newcomers"), ({"likes": [120]}, 404, "item_idx 120"),
+                                                      ({"dislikes": [-1]}, 404, "item_idx -1"), ({"genres": ["Polka"]}, 422, "there is no genre Polka"), ({"k": 0}, 422, "k"), ({"diversity": 2}, 422, "diversity"),
+                                                      ({"history": [{"item_idx": 500}]}, 404, "item_idx 500"), ({"who": 3}, 422, "there is no who")])
+def test_wishes_that_can_not_be_met(client, body, status, part):
+    told(client.post("/home", json=body), status, part)
+
+
 def test_documentation(client):
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {"/health", "/metrics", "/recommend/user/{user_idx}", "/recommend/user/{user_idx}/debug", "/recommend", "/similar/{item_idx}", "/movies",
-                                      "/movies/{item_idx}", "/users/{user_idx}/history", "/posters", "/posters/{item_idx}", "/feedback", "/feedback/{user_idx}"}
+                                      "/movies/{item_idx}", "/users/{user_idx}/history", "/posters", "/posters/{item_idx}", "/feedback", "/feedback/{user_idx}", "/about", "/home", "/why"}
     for path in document["paths"].values():
         for operation in path.values():
             assert "429" in operation["responses"] and operation["description"]
