@@ -73,7 +73,7 @@ class Client:
             self._kept[name] = ask()
         return self._kept[name]
 
-# %% ../nbs/14_app.ipynb #bee41d0f
+# %% ../nbs/14_app.ipynb #b18711c3
 class ApiClient(Client):
     "What can be asked, and told."
 
@@ -83,6 +83,15 @@ class ApiClient(Client):
         if told["model"] != self._kept.get("model"):
             self._kept = {"model": told["model"]}
         return told
+
+    def posters(self) -> dict[str, Any]:
+        "Where posters come from, and whom to name for them."
+        try:
+            return self._ask("GET", "/posters")
+        except ApiAway:
+            raise
+        except ApiError:  # an API without posters
+            return {"attribution": None}
 
     def home(self, who: dict[str, Any], wish: dict[str, Any]) -> dict[str, Any]:
         "Rows for somebody."
@@ -230,14 +239,14 @@ def _summary(history: list[dict[str, Any]]) -> dict[str, Any]:
     stars = [film["rating"] for film in history if film["rating"] is not None]
     return {"stars": round(sum(stars) / len(stars), 2) if stars else None, "last": history[0]["timestamp"] if history else None}
 
-# %% ../nbs/14_app.ipynb #f678c82f
+# %% ../nbs/14_app.ipynb #a1aa237c
 class Session(_Seen):
     "What one person does; each method yields when there is something to show."
 
     def start(self) -> Iterator[None]:
         "Look who is there, and show the page; also: try again."
         with self._asking() as asked:
-            self.about = self.client.about()
+            self.about = self.client.about() | {"attribution": self.client.posters()["attribution"]}
             if self.user is not None:
                 self.user = min(self.user, self.about["users"] - 1)
         if asked.failed:

@@ -40,6 +40,8 @@ class FakeApi:
     def told(self, request, path, body):
         if path == "/about":
             return {"model": "m1", "users": 10, "films": 60, "genres": ["Comedy", "Drama"], "years": [1950, 2000], "dataset": "fake", "system": "fake"}
+        if path == "/posters":
+            return {"films": 60, "from_tmdb": 3, "attribution": {"text": "By TMDB.", "link": "https://www.themoviedb.org/"}}
         if path == "/home":
             user = body.get("user_idx")
             said = self.said.get(user, {}) if body.get("feedback", True) else {}
@@ -156,6 +158,15 @@ def test_the_key_and_the_address():
     assert ApiClient("http://api", key="correct horse", transport=httpx.MockTransport(give)).history(1) == ["correct horse"]
     assert api_url(load_settings()) == "http://127.0.0.1:8000" and api_url(load_settings(service={"host": "::", "port": 9})) == "http://[::1]:9"
     assert api_url(load_settings(app={"api_url": "https://films.example/"})) == "https://films.example"
+
+
+def test_whom_to_name_for_posters(api):
+    assert api.client().posters()["attribution"]["text"] == "By TMDB."
+    api.refuse = (404, "there is nothing at this address")
+    assert api.client().posters() == {"attribution": None}
+    api.away = True
+    with pytest.raises(ApiAway):
+        api.client().posters()
 
 
 # What is computed
