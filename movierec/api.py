@@ -6,7 +6,7 @@
 __all__ = ['Whole', 'log', 'LISTED', 'HISTORY', 'FOUND', 'HOME', 'REQUESTS', 'ERRORS', 'SECONDS', 'METHODS', 'Live', 'User',
            'Item', 'HowMany', 'Diversity', 'EXAMPLE', 'app', 'LOGGING', 'Rated', 'Newcomer', 'Said', 'Marked',
            'Opinion', 'Received', 'Health', 'Problem', 'Desk', 'Buckets', 'Guard', 'Looking', 'Wished', 'Asked',
-           'About', 'create_app', 'serve']
+           'About', 'Attribution', 'PosterCount', 'create_app', 'serve']
 
 # %% ../nbs/13_api.ipynb #26def279
 import asyncio
@@ -38,7 +38,9 @@ from .config import ConfigError, DataError, MovierecError, NotFoundError, Settin
 from .feedback import Action, LiveService
 from .home import Home, HomeService, Person, Why, Wish, why
 from .pipeline import open_serving
+from .posters import ATTRIBUTION, MEDIA_TYPES, Posters
 from .service import Answer, Film, Taste, Watched
+
 
 # %% ../nbs/13_api.ipynb #782197b8
 class _Strict(BaseModel):
@@ -519,6 +521,42 @@ def _showing(app: FastAPI) -> None:
         "Why a film stands where it does: who proposed it, and what each feature added."
         return why(live.service, asked.person(live), asked.item_idx)
 
+# %% ../nbs/13_api.ipynb #4d95f179
+def _picturing(app: FastAPI) -> None:
+    "Posters. These routes read the disk, so they run in threads."
+    @app.get("/posters", responses=_says(503), tags=["look up"])
+    def posters(live: Live) -> PosterCount:
+        "How many films have an image, and whom to name for them."
+        count = Posters(live.service.settings).count()
+        return PosterCount(films=len(live.service.catalogue), from_tmdb=count, attribution=Attribution(**ATTRIBUTION) if count else None)
+
+    kinds = {kind: {} for kind in (*MEDIA_TYPES.values(), "image/svg+xml")}
+
+    @app.get("/posters/{item_idx}", response_class=Response, responses=_says(404, 422, 503) | {200: {"content": kinds}, 304: {"description": "Not changed"}}, tags=["look up"])
+    def poster(live: Live, request: Request, item_idx: Item) -> Response:
+        "A film's poster: an image from TMDB if one was fetched (then the header Link says whom to name), else a generated one."
+        live.service.check_item(item_idx)
+        film = live.service.catalogue.film(item_idx)
+        found = Posters(live.service.settings).of(film.movieId, film.title, film.year, film.genres, time.time())
+        headers = {"ETag": found.etag, "Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
+        if found.from_tmdb:
+            headers["Link"] = f"<{ATTRIBUTION['link']}>; rel=\"license\"; title=\"{ATTRIBUTION['text']}\""
+        known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
+        return Response(status_code=304, headers=headers) if known & {found.etag, "*"} else Response(found.content, media_type=found.media_type, headers=headers)
+
+
+class Attribution(BaseModel):
+    "To be shown wherever posters of TMDB are."
+    text: str
+    link: str
+
+
+class PosterCount(BaseModel):
+    "Where posters come from."
+    films: int
+    from_tmdb: int = Field(description="films with an image; the others have a generated poster")
+    attribution: Attribution | None
+
 # %% ../nbs/13_api.ipynb #cb6d8f78
 def create_app(
     settings: Settings | None = None, # default: `load_settings()`, when it starts
@@ -539,7 +577,7 @@ def create_app(
     app.state.desk = desk
     app.add_middleware(Guard, desk=desk)
     _handle_errors(app)
-    for routes in (_recommending, _looking_up, _showing, _listening, _watching):
+    for routes in (_recommending, _looking_up, _showing, _picturing, _listening, _watching):
         routes(app)
     return app
 

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'out', 'DatasetOption', 'ProtocolOption', 'DataDirOption', 'ReportsDirOption', 'ConfigOption', 'SetOption',
-           'TerminalProgress', 'run', 'recommend', 'compare', 'runs', 'simulate', 'api', 'show_app', 'ablate', 'tune',
-           'export_split', 'export_recommendations', 'download', 'synthesize', 'datasets', 'info', 'main']
+           'TerminalProgress', 'posters', 'run', 'recommend', 'compare', 'runs', 'simulate', 'api', 'show_app',
+           'ablate', 'tune', 'export_split', 'export_recommendations', 'download', 'synthesize', 'datasets', 'info',
+           'main']
 
 # %% ../nbs/09b_cli.ipynb #af7260a3
 import json
@@ -127,6 +128,40 @@ def _results_table(results: dict[str, Any], marks: dict[str, dict[str, str]] | N
         figures = (f"{marks[metric][name] if marks else ''} {with_interval(system, metric)}".lstrip() for metric in headline)
         table.add_row(f"{name} ◂" if best else name, *figures, *(f"{system[metric]:.3f}" for metric in others), style="bold" if best else None)
     return table
+
+# %% ../nbs/09b_cli.ipynb #d8288764
+@app.command()
+def posters(
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="So many films at most, the most rated first.", show_default="all")] = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Ask again for what is known.")] = False,
+    size: Annotated[str | None, typer.Option("--size", help="Width: w92, w154, w185, w342, w500 or w780.", show_default="w342")] = None,
+    dataset: DatasetOption = None,
+    data_dir: DataDirOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+) -> None:
+    "Fetch posters from TMDB with the key in TMDB_API_KEY. What is known isn't asked again; films without one have a generated poster."
+    settings = _settings(config, assignments, dataset=dataset, data_dir=data_dir)
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from movierec.config import paths
+    from movierec.posters import ATTRIBUTION, fetch_posters, linked_films, tmdb_key
+
+    if linked_films(settings).empty:
+        out.print(f"{settings.dataset} doesn't say which films of TMDB its films are, so they keep their generated posters.", soft_wrap=True)
+        return
+    if (key := tmdb_key()) is None:
+        raise ConfigError("TMDB_API_KEY isn't set, so films keep their generated posters; whoever has an account there gets a key at https://www.themoviedb.org/settings/api")
+    with Progress(TextColumn("posters"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=out, transient=True, disable=not out.is_terminal) as progress:
+        task = progress.add_task("posters", total=None)
+        found = fetch_posters(settings, key, int(time.time()), limit, refresh, size, lambda done, total: progress.update(task, completed=done, total=total))
+    told = [f"{found.posters:,} posters fetched", f"{found.missing:,} not to be had at TMDB"]
+    if found.unfit:
+        told.append(f"{found.unfit:,} that don't fit into posters.cache_mb = {settings.posters.cache_mb:g}")
+    if found.failed:
+        told.append(f"{found.failed:,} failed ({found.trouble}), the same command tries them again")
+    out.print(f"{settings.dataset}: " + (", ".join(told) if found.wanted else f"up to date, {found.films:,} films") + f". Images: {_near(paths(settings).posters)}", soft_wrap=True)
+    out.print(f"{ATTRIBUTION['text']} {ATTRIBUTION['link']}", soft_wrap=True)
 
 # %% ../nbs/09b_cli.ipynb #a380cb1a
 @app.callback()

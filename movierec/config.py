@@ -8,9 +8,9 @@ __all__ = ['RATING_COLUMNS', 'LIST_COLUMNS', 'EVENT_COLUMNS', 'CANDIDATE_COLUMNS
            'NotFoundError', 'ArtifactError', 'did_you_mean', 'PopularityRecentSettings', 'ItemItemSettings',
            'AlsSettings', 'AlsRecentSettings', 'EaseSettings', 'SequentialSettings', 'LinearArSettings',
            'SasrecSettings', 'GenreSettings', 'SourceWeights', 'WeightSettings', 'HybridSettings', 'RankerSettings',
-           'RankerV3Settings', 'DownloadSettings', 'ServiceSettings', 'AppSettings', 'project_root', 'Settings',
-           'load_settings', 'Paths', 'paths', 'digest', 'code_version', 'write_json', 'read_manifest', 'cores',
-           'peak_memory_mb', 'replacing', 'Artifact', 'locked', 'open_artifact', 'build']
+           'RankerV3Settings', 'DownloadSettings', 'ServiceSettings', 'AppSettings', 'PostersSettings', 'project_root',
+           'Settings', 'load_settings', 'Paths', 'paths', 'digest', 'code_version', 'write_json', 'read_manifest',
+           'cores', 'peak_memory_mb', 'replacing', 'Artifact', 'locked', 'open_artifact', 'build']
 
 # %% ../nbs/00_config.ipynb #2ab66575
 import hashlib
@@ -264,6 +264,23 @@ class AppSettings(_Section):
     timeout: float = Field(5.0, gt=0, description="seconds to wait for the API")
     idle_minutes: float = Field(60.0, gt=0, description="a page that nobody has touched for so long lets its kernel go")
 
+# %% ../nbs/00_config.ipynb #b460b765
+class PostersSettings(_Section):
+    "Posters from The Movie Database (TMDB)."
+    api_url: str = Field("https://api.themoviedb.org/3", pattern=r"^https?://", description="where films are asked for")
+    image_url: str = Field("https://image.tmdb.org/t/p", pattern=r"^https?://", description="where <size>/<image> lies")
+    size: Literal["w92", "w154", "w185", "w342", "w500", "w780"] = Field("w342", description="width of the images, one of TMDB's")
+    threads: int = Field(8, ge=1, le=64, description="requests under way at a time")
+    rate: float = Field(30.0, gt=0, description="requests a second, of all threads together; TMDB bears about 40")
+    attempts: int = Field(5, ge=1, description="attempts for each answer")
+    backoff: float = Field(0.5, ge=0, description="seconds to wait after the first failure, at most; doubles with each")
+    timeout: float = Field(15.0, gt=0, description="seconds without a byte after which a connection counts as broken")
+    patience: float = Field(120.0, ge=0, description="seconds that the server may ask us to wait")
+    max_image: int = Field(2_000_000, ge=1_024, description="bytes of an image at most")
+    cache_mb: float = Field(500.0, gt=0, description="megabytes of images of a dataset; 10,000 films need about 300")
+    found_days: int = Field(150, ge=1, le=180, description="a poster is asked for anew after so many days; TMDB's terms allow six months")
+    missing_days: int = Field(30, ge=1, description="a film without a poster is asked for again after so many days")
+
 # %% ../nbs/00_config.ipynb #19038eb0
 def project_root() -> Path: # absolute path
     "The checkout the package is imported from, or the current folder when it was installed elsewhere."
@@ -311,6 +328,7 @@ class Settings(BaseSettings):
     ranker_v3: RankerV3Settings = RankerV3Settings()
     download: DownloadSettings = DownloadSettings()
     service: ServiceSettings = ServiceSettings()
+    posters: PostersSettings = PostersSettings()
     app: AppSettings = AppSettings()
 
     @model_validator(mode="after")
@@ -429,6 +447,10 @@ class Paths:
     def warehouse(self) -> Path: return self.processed / "warehouse.duckdb"
     @property
     def feedback(self) -> Path: return self.processed / "ui_feedback.jsonl"
+    @property
+    def posters(self) -> Path: return self.processed / "posters"
+    @property
+    def item_posters(self) -> Path: return self.processed / "item_posters.json"
     @property
     def results(self) -> Path: return self.reports / "results" / self.dataset
     @property

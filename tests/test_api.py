@@ -1,6 +1,7 @@
 """The API through a real uvicorn: what it answers, what it refuses, and what it survives."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from movierec import pipeline
 from movierec.api import Buckets, create_app
 from movierec.config import load_settings, paths
 from movierec.feedback import FeedbackLog
+from movierec.posters import ATTRIBUTION, Images, generated_poster
 from movierec.service import RecommenderService, recommend
 
 
@@ -244,10 +246,18 @@ def test_wishes_that_can_not_be_met(client, body, status, part):
 def test_documentation(client):
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {"/health", "/metrics", "/recommend/user/{user_idx}", "/recommend/user/{user_idx}/debug", "/recommend", "/similar/{item_idx}", "/movies",
-                                      "/movies/{item_idx}", "/users/{user_idx}/history", "/feedback", "/feedback/{user_idx}", "/about", "/home", "/why"}
+                                      "/movies/{item_idx}", "/users/{user_idx}/history", "/posters", "/posters/{item_idx}", "/feedback", "/feedback/{user_idx}", "/about", "/home", "/why"}
     for path in document["paths"].values():
         for operation in path.values():
             assert "429" in operation["responses"] and operation["description"]
+
+
+def test_the_page_of_calls_shows_every_route(client):
+    """The calls themselves are run with the notebook; see test_notebooks.py."""
+    page = json.loads((Path(__file__).parent.parent / "nbs" / "13b_curl.ipynb").read_text(encoding="utf-8"))
+    asked = re.findall(r'curl [^\n]*?"\$API(/[^"?]*)', "\n".join("".join(cell["source"]) for cell in page["cells"] if cell["cell_type"] == "code"))
+    for route in client.get("/openapi.json").json()["paths"]:
+        assert any(re.fullmatch(re.sub(r"\{\w+\}", r"\\d+", route), path) for path in asked), f"{route} isn't on the page"
 
 
 def test_no_other_origin_may_read(client):
@@ -445,3 +455,31 @@ def test_the_command_says_what_is_wrong(tiny_run, tmp_path):
         assert done.returncode == 1 and done.stderr.startswith("Error: 127.0.0.1 port ") and done.stderr.count("\n") == 1
     done = subprocess.run([Path(sys.executable).with_name("movierec"), "api", "--dataset", "tinny", "--data-dir", settings.data_dir], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "did you mean tiny?" in done.stderr
+
+
+def test_posters(tiny_run, tmp_path):
+    """A generated one, until an image lies on the disk; browsers may keep them, and nothing of a request reaches a path."""
+    mine = copy_of(tiny_run[0], tmp_path)
+    with serving(mine) as client:
+        drawn = client.get("/posters/3")
+        film = client.get("/movies/3").json()
+        assert drawn.status_code == 200 and drawn.headers["Content-Type"].startswith("image/svg+xml") and drawn.headers["X-Content-Type-Options"] == "nosniff"
+        assert drawn.text == generated_poster(film["movieId"], film["title"], film["year"], film["genres"]) and "Link" not in drawn.headers
+        assert "max-age=" in drawn.headers["Cache-Control"]
+        for known in (drawn.headers["ETag"], f'"other", W/{drawn.headers["ETag"]}', "*"):
+            same = client.get("/posters/3", headers={"If-None-Match": known})
+            assert same.status_code == 304 and same.content == b"" and same.headers["ETag"] == drawn.headers["ETag"]
+        assert client.get("/posters/3", headers={"If-None-Match": '"other"'}).status_code == 200
+        assert client.get("/posters").json() == {"films": 120, "from_tmdb": 0, "attribution": None}
+
+        jpeg = b"\xff\xd8\xff" + bytes(100)
+        Images(paths(mine).posters, 10_000).put(film["movieId"], jpeg, time.time())
+        image = client.get("/posters/3", headers={"If-None-Match": drawn.headers["ETag"]})
+        assert (image.status_code, image.headers["Content-Type"], image.content) == (200, "image/jpeg", jpeg)
+        assert "not endorsed or certified by TMDB" in image.headers["Link"] and "https://www.themoviedb.org/" in image.headers["Link"]
+        assert client.get("/posters").json() == {"films": 120, "from_tmdb": 1, "attribution": ATTRIBUTION}
+
+        told(client.get("/posters/120"), 404, "there is no item_idx 120 in tiny", "119")
+        for strange in ("-1", "x", "1.5", "..%2f..%2fetc%2fpasswd", "%00", "1e9", "9" * 400):
+            answer = client.get(f"/posters/{strange}")
+            told(answer, 404 if answer.status_code == 404 else 422)
