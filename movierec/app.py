@@ -125,20 +125,21 @@ class ApiClient(Client):
         "Films by title."
         return self._keep(("search", query), lambda: self._ask("GET", "/movies", params={"query": query[:200], "limit": 8}))
 
-# %% ../nbs/14_app.ipynb #15b1b7e1
+# %% ../nbs/14_app.ipynb #697514ce
 def profile(
     films: list[dict[str, Any]], # of the history, the latest first
     likes: list[dict[str, Any]], # films liked since, the latest first
     last: int = 50, # so many of them
     most: int = 6, # genres
-) -> dict[str, Any]: # genres and decades with their shares, largest genre first, decades in their order
+) -> dict[str, Any]: # shares of genres, the largest first, and of decades, in their order without a gap
     "What somebody watches lately."
     recent = [*likes, *films][:last]
     genres = Counter()
     for film in recent:
         genres.update({name: 1 / len(film["genres"]) for name in film["genres"]})
     decades = Counter(film["year"] // 10 * 10 for film in recent if film["year"] is not None)
-    return {"films": len(recent), "genres": _shares(genres.most_common(most), sum(genres.values())), "decades": _shares(sorted(decades.items()), sum(decades.values()))}
+    run = range(min(decades), max(decades) + 10, 10) if decades else ()
+    return {"films": len(recent), "genres": _shares(genres.most_common(most), sum(genres.values())), "decades": _shares([(decade, decades[decade]) for decade in run], sum(decades.values()))}
 
 
 def _shares(counts: list[tuple[Any, float]], total: float) -> list[dict[str, Any]]:

@@ -173,10 +173,11 @@ def test_whom_to_name_for_posters(api):
 
 
 def test_profile():
-    films = [film(1, ("Comedy",), 1985), film(2, ("Comedy", "Drama"), 1994), film(3, (), None)]
+    films = [film(1, ("Comedy",), 1985), film(2, ("Comedy", "Drama"), 2004), film(3, (), None)]
     told = profile(films, [film(4, ("Horror",), 1999)])
     assert told["genres"] == [{"name": "Comedy", "share": 0.5}, {"name": "Horror", "share": 0.3333}, {"name": "Drama", "share": 0.1667}]
-    assert told["decades"] == [{"name": "1980", "share": 0.3333}, {"name": "1990", "share": 0.6667}] and told["films"] == 4
+    assert told["decades"] == [{"name": "1980", "share": 0.3333}, {"name": "1990", "share": 0.3333}, {"name": "2000", "share": 0.3333}] and told["films"] == 4
+    assert [one["share"] for one in profile([films[0], films[1]], [])["decades"]] == [0.5, 0.0, 0.5]
     assert profile(films, [film(4, ("Horror",))], last=1)["genres"] == [{"name": "Horror", "share": 1.0}]
     assert profile([], []) == {"films": 0, "genres": [], "decades": []}
 

@@ -119,7 +119,7 @@ function whySheet(why, base) {
   const most = Math.max(...why.shares.map((share) => Math.abs(share.adds)), Math.abs(why.others), 1e-9);
   const bar = (name, meaning, adds, value) => `<li><span>${safe(name)}<small>${safe(meaning)}${value === null || value === undefined ? "" : ` = ${amount(value)}`}</small></span><span class="axis"><i class="${adds < 0 ? "less" : ""}" style="--part:${percent(Math.abs(adds) / most / 2)}"></i></span><span class="value">${adds < 0 ? "−" : "+"}${Math.abs(adds).toFixed(2)}</span></li>`;
   return `<header>${poster(why.film, base, true)}<div><p class="quiet">Why this?</p><h2>${safe(why.film.title)}</h2><p class="quiet">${safe(facts(why.film))}</p><p style="margin-top:8px">${safe(why.film.reason)}.</p><p class="quiet">Place ${why.film.rank} of ${why.candidates} candidates, score ${why.film.score.toFixed(2)}</p></div><button class="round" data-do="close" aria-label="Close">${icon("close")}</button></header>
-  ${why.sources.length ? `<section><h3>Who proposed it</h3><div class="bars">${why.sources.map((one) => `<span>${safe(one.source)}${one.source === why.driver ? " ◂" : ""}</span><span class="track"><i style="width:${percent(20 / (19 + one.rank))}"></i></span><span class="value">rank ${one.rank}</span>`).join("")}</div><p class="quiet" style="margin-top:8px">◂ did most for its place.</p></section>` : ""}
+  ${why.sources.length ? `<section><h3>Who proposed it</h3><div class="bars">${why.sources.map((one) => `<span>${safe(one.source)}${one.source === why.driver ? " ◂" : ""}</span><span class="track"><i style="width:${percent(20 / (19 + one.rank))}"></i></span><span class="value">rank ${one.rank}</span>`).join("")}</div><p class="quiet" style="margin-top:8px">${why.sources.some((one) => one.source === why.driver) ? "◂ did most for its place." : `${safe(why.driver)} did most for its place, without having proposed it.`}</p></section>` : ""}
   ${why.shares.length ? `<section><h3>What moved its score</h3><ul class="shares">${why.shares.map((share) => bar(share.feature, share.meaning, share.adds, share.value)).join("")}${bar("everything else", "all other features together", why.others)}</ul></section>` : `<p class="quiet">This system can’t tell what each feature adds.</p>`}`;
 }
 
@@ -255,7 +255,7 @@ function render({ model, el }) {
     if (!film) return;
     hero.dataset.item = film.item_idx;
     hero.style.setProperty("--hue", hue(film));
-    hero.innerHTML = `${poster(film, base, true)}<div><p class="kicker">Number one for ${get("person").user === null ? "you" : `user ${get("person").user}`}</p><h2 title="${safe(film.title)}">${safe(short(film))}</h2><p class="facts">${safe(facts(film))}</p><p class="reason">${safe(film.reason)}</p><div class="acts">${acts(true)}</div></div>`;
+    hero.innerHTML = `${poster(film, base, true)}<div><p class="kicker">No. 1 for ${get("person").user === null ? "you" : `user ${get("person").user}`}</p><h2 title="${safe(film.title)}">${safe(short(film))}</h2><p class="facts">${safe(facts(film))}</p><p class="reason">${safe(film.reason)}</p><div class="acts">${acts(true)}</div></div>`;
     hero.querySelector("[data-act=like]").classList.add("main");
   }
 
