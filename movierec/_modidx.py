@@ -63,6 +63,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'movierec.app.ApiClient.history': ('app.html#apiclient.history', 'movierec/app.py'),
                               'movierec.app.ApiClient.home': ('app.html#apiclient.home', 'movierec/app.py'),
                               'movierec.app.ApiClient.opinion': ('app.html#apiclient.opinion', 'movierec/app.py'),
+                              'movierec.app.ApiClient.posters': ('app.html#apiclient.posters', 'movierec/app.py'),
                               'movierec.app.ApiClient.search': ('app.html#apiclient.search', 'movierec/app.py'),
                               'movierec.app.ApiClient.why': ('app.html#apiclient.why', 'movierec/app.py'),
                               'movierec.app.ApiError': ('app.html#apierror', 'movierec/app.py'),

@@ -73,7 +73,7 @@ class Client:
             self._kept[name] = ask()
         return self._kept[name]
 
-# %% ../nbs/14_app.ipynb #bee41d0f
+# %% ../nbs/14_app.ipynb #b18711c3
 class ApiClient(Client):
     "What can be asked, and told."
 
@@ -83,6 +83,15 @@ class ApiClient(Client):
         if told["model"] != self._kept.get("model"):
             self._kept = {"model": told["model"]}
         return told
+
+    def posters(self) -> dict[str, Any]:
+        "Where posters come from, and whom to name for them."
+        try:
+            return self._ask("GET", "/posters")
+        except ApiAway:
+            raise
+        except ApiError:  # an API without posters
+            return {"attribution": None}
 
     def home(self, who: dict[str, Any], wish: dict[str, Any]) -> dict[str, Any]:
         "Rows for somebody."
@@ -116,20 +125,21 @@ class ApiClient(Client):
         "Films by title."
         return self._keep(("search", query), lambda: self._ask("GET", "/movies", params={"query": query[:200], "limit": 8}))
 
-# %% ../nbs/14_app.ipynb #15b1b7e1
+# %% ../nbs/14_app.ipynb #697514ce
 def profile(
     films: list[dict[str, Any]], # of the history, the latest first
     likes: list[dict[str, Any]], # films liked since, the latest first
     last: int = 50, # so many of them
     most: int = 6, # genres
-) -> dict[str, Any]: # genres and decades with their shares, largest genre first, decades in their order
+) -> dict[str, Any]: # shares of genres, the largest first, and of decades, in their order without a gap
     "What somebody watches lately."
     recent = [*likes, *films][:last]
     genres = Counter()
     for film in recent:
         genres.update({name: 1 / len(film["genres"]) for name in film["genres"]})
     decades = Counter(film["year"] // 10 * 10 for film in recent if film["year"] is not None)
-    return {"films": len(recent), "genres": _shares(genres.most_common(most), sum(genres.values())), "decades": _shares(sorted(decades.items()), sum(decades.values()))}
+    run = range(min(decades), max(decades) + 10, 10) if decades else ()
+    return {"films": len(recent), "genres": _shares(genres.most_common(most), sum(genres.values())), "decades": _shares([(decade, decades[decade]) for decade in run], sum(decades.values()))}
 
 
 def _shares(counts: list[tuple[Any, float]], total: float) -> list[dict[str, Any]]:
@@ -230,14 +240,14 @@ def _summary(history: list[dict[str, Any]]) -> dict[str, Any]:
     stars = [film["rating"] for film in history if film["rating"] is not None]
     return {"stars": round(sum(stars) / len(stars), 2) if stars else None, "last": history[0]["timestamp"] if history else None}
 
-# %% ../nbs/14_app.ipynb #f678c82f
+# %% ../nbs/14_app.ipynb #a1aa237c
 class Session(_Seen):
     "What one person does; each method yields when there is something to show."
 
     def start(self) -> Iterator[None]:
         "Look who is there, and show the page; also: try again."
         with self._asking() as asked:
-            self.about = self.client.about()
+            self.about = self.client.about() | {"attribution": self.client.posters()["attribution"]}
             if self.user is not None:
                 self.user = min(self.user, self.about["users"] - 1)
         if asked.failed:

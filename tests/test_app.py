@@ -40,6 +40,8 @@ class FakeApi:
     def told(self, request, path, body):
         if path == "/about":
             return {"model": "m1", "users": 10, "films": 60, "genres": ["Comedy", "Drama"], "years": [1950, 2000], "dataset": "fake", "system": "fake"}
+        if path == "/posters":
+            return {"films": 60, "from_tmdb": 3, "attribution": {"text": "By TMDB.", "link": "https://www.themoviedb.org/"}}
         if path == "/home":
             user = body.get("user_idx")
             said = self.said.get(user, {}) if body.get("feedback", True) else {}
@@ -158,14 +160,24 @@ def test_the_key_and_the_address():
     assert api_url(load_settings(app={"api_url": "https://films.example/"})) == "https://films.example"
 
 
+def test_whom_to_name_for_posters(api):
+    assert api.client().posters()["attribution"]["text"] == "By TMDB."
+    api.refuse = (404, "there is nothing at this address")
+    assert api.client().posters() == {"attribution": None}
+    api.away = True
+    with pytest.raises(ApiAway):
+        api.client().posters()
+
+
 # What is computed
 
 
 def test_profile():
-    films = [film(1, ("Comedy",), 1985), film(2, ("Comedy", "Drama"), 1994), film(3, (), None)]
+    films = [film(1, ("Comedy",), 1985), film(2, ("Comedy", "Drama"), 2004), film(3, (), None)]
     told = profile(films, [film(4, ("Horror",), 1999)])
     assert told["genres"] == [{"name": "Comedy", "share": 0.5}, {"name": "Horror", "share": 0.3333}, {"name": "Drama", "share": 0.1667}]
-    assert told["decades"] == [{"name": "1980", "share": 0.3333}, {"name": "1990", "share": 0.6667}] and told["films"] == 4
+    assert told["decades"] == [{"name": "1980", "share": 0.3333}, {"name": "1990", "share": 0.3333}, {"name": "2000", "share": 0.3333}] and told["films"] == 4
+    assert [one["share"] for one in profile([films[0], films[1]], [])["decades"]] == [0.5, 0.0, 0.5]
     assert profile(films, [film(4, ("Horror",))], last=1)["genres"] == [{"name": "Horror", "share": 1.0}]
     assert profile([], []) == {"films": 0, "genres": [], "decades": []}
 

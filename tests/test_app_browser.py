@@ -303,7 +303,8 @@ def test_the_api_goes_and_comes_back(copied, seen, tmp_path):
         saved = seen.row()[2]
         seen.click(f"{CARD.format(3)} [data-act=save]")
         films = seen.row()
-        stop(api_of(site))
+        api_of(site).terminate()
+        wait_for(lambda: not answers(f"{site.api}/health"))
         seen.click(f"{CARD.format(1)} [data-act=like]")
         assert "othing answers at" in seen.page.inner_text(".banner") and seen.row() == films and seen.page.query_selector('[data-act="like"][aria-pressed="true"]') is None
         seen.shot("desktop-away")
@@ -339,8 +340,9 @@ def answers(url):
 def test_the_command_stops_what_it_started(copied, tmp_path):
     with started(Site(copied, free_port()), tmp_path / "output.txt") as site:
         assert answers(f"{site.api}/health")
-        family = psutil.Process(site.process.pid).children(recursive=True)
-        assert len(family) >= 2  # the API and a warm kernel
+        parent = psutil.Process(site.process.pid)
+        wait_for(lambda: len(parent.children(recursive=True)) >= 2)  # the API and a warm kernel
+        family = parent.children(recursive=True)
         other = subprocess.run(site.command("app", "--port", site.url.rpartition(":")[2], "--api-url", site.api), capture_output=True, text=True, timeout=60)
         assert other.returncode == 1 and other.stderr.splitlines()[-1].startswith("Error: 127.0.0.1 port ") and answers(f"{site.api}/health")
     psutil.wait_procs(family, 20)

@@ -67,7 +67,7 @@ const FRAME = `
   <div class="stage"><section class="hero" aria-label="First pick"></section><aside class="panel taste" aria-label="Your recent taste"></aside></div>
   <div class="rows"></div>
 </main>
-<footer><span>Ratings: MovieLens, GroupLens Research.</span><span class="system"></span><span class="tmdb" hidden>Posters: TMDB. This product uses the TMDB API but is not endorsed or certified by TMDB.</span><span>On a card: <kbd>←</kbd> <kbd>→</kbd> move, <kbd>L</kbd> like, <kbd>D</kbd> dislike, <kbd>S</kbd> save, <kbd>W</kbd> why.</span></footer>
+<footer><span>Ratings: MovieLens, GroupLens Research.</span><span class="system"></span><span class="tmdb" hidden></span><span>On a card: <kbd>←</kbd> <kbd>→</kbd> move, <kbd>L</kbd> like, <kbd>D</kbd> dislike, <kbd>S</kbd> save, <kbd>W</kbd> why.</span></footer>
 <dialog aria-label="Details"><div class="sheet"></div></dialog>
 <div class="toasts" role="status" aria-live="polite"></div>`;
 
@@ -119,7 +119,7 @@ function whySheet(why, base) {
   const most = Math.max(...why.shares.map((share) => Math.abs(share.adds)), Math.abs(why.others), 1e-9);
   const bar = (name, meaning, adds, value) => `<li><span>${safe(name)}<small>${safe(meaning)}${value === null || value === undefined ? "" : ` = ${amount(value)}`}</small></span><span class="axis"><i class="${adds < 0 ? "less" : ""}" style="--part:${percent(Math.abs(adds) / most / 2)}"></i></span><span class="value">${adds < 0 ? "−" : "+"}${Math.abs(adds).toFixed(2)}</span></li>`;
   return `<header>${poster(why.film, base, true)}<div><p class="quiet">Why this?</p><h2>${safe(why.film.title)}</h2><p class="quiet">${safe(facts(why.film))}</p><p style="margin-top:8px">${safe(why.film.reason)}.</p><p class="quiet">Place ${why.film.rank} of ${why.candidates} candidates, score ${why.film.score.toFixed(2)}</p></div><button class="round" data-do="close" aria-label="Close">${icon("close")}</button></header>
-  ${why.sources.length ? `<section><h3>Who proposed it</h3><div class="bars">${why.sources.map((one) => `<span>${safe(one.source)}${one.source === why.driver ? " ◂" : ""}</span><span class="track"><i style="width:${percent(20 / (19 + one.rank))}"></i></span><span class="value">rank ${one.rank}</span>`).join("")}</div><p class="quiet" style="margin-top:8px">◂ did most for its place.</p></section>` : ""}
+  ${why.sources.length ? `<section><h3>Who proposed it</h3><div class="bars">${why.sources.map((one) => `<span>${safe(one.source)}${one.source === why.driver ? " ◂" : ""}</span><span class="track"><i style="width:${percent(20 / (19 + one.rank))}"></i></span><span class="value">rank ${one.rank}</span>`).join("")}</div><p class="quiet" style="margin-top:8px">${why.sources.some((one) => one.source === why.driver) ? "◂ did most for its place." : `${safe(why.driver)} did most for its place, without having proposed it.`}</p></section>` : ""}
   ${why.shares.length ? `<section><h3>What moved its score</h3><ul class="shares">${why.shares.map((share) => bar(share.feature, share.meaning, share.adds, share.value)).join("")}${bar("everything else", "all other features together", why.others)}</ul></section>` : `<p class="quiet">This system can’t tell what each feature adds.</p>`}`;
 }
 
@@ -207,7 +207,6 @@ function render({ model, el }) {
     if (!rows.length) place.innerHTML = get("notes").length ? `<p class="empty">${safe(get("notes").join(" "))}</p>` : ghosts();
     if (active && place.contains(active)) active.focus({ preventScroll: true });
     glide(before, top - place.getBoundingClientRect().top);
-    press();
   }
   function drawRow(section, key, row, moved) {
     if (!section) {
@@ -256,7 +255,7 @@ function render({ model, el }) {
     if (!film) return;
     hero.dataset.item = film.item_idx;
     hero.style.setProperty("--hue", hue(film));
-    hero.innerHTML = `${poster(film, base, true)}<div><p class="kicker">Number one for ${get("person").user === null ? "you" : `user ${get("person").user}`}</p><h2 title="${safe(film.title)}">${safe(short(film))}</h2><p class="facts">${safe(facts(film))}</p><p class="reason">${safe(film.reason)}</p><div class="acts">${acts(true)}</div></div>`;
+    hero.innerHTML = `${poster(film, base, true)}<div><p class="kicker">No. 1 for ${get("person").user === null ? "you" : `user ${get("person").user}`}</p><h2 title="${safe(film.title)}">${safe(short(film))}</h2><p class="facts">${safe(facts(film))}</p><p class="reason">${safe(film.reason)}</p><div class="acts">${acts(true)}</div></div>`;
     hero.querySelector("[data-act=like]").classList.add("main");
   }
 
@@ -281,6 +280,8 @@ function render({ model, el }) {
     $(".welcome").hidden = person.user !== null;
     $(".picked").innerHTML = (person.picked ?? []).map((film) => `<span class="chip" data-item="${film.item_idx}"><span>${safe(film.title)}</span><button data-do="unpick" aria-label="Remove ${safe(film.title)}">${icon("close")}</button></span>`).join("");
     $(".system").textContent = about.dataset ? `${about.films.toLocaleString()} films, ${about.users.toLocaleString()} users of ${about.dataset}, ranked by ${about.system}.` : "";
+    $(".tmdb").hidden = !about.attribution;
+    if (about.attribution) $(".tmdb").innerHTML = `Posters: <a href="${safe(about.attribution.link)}" rel="noreferrer">TMDB</a>. ${safe(about.attribution.text)}`;
     $('[data-do="others"]').hidden = !person.hide_shown;
     $("#mr-hide").checked = person.hide_shown;
     $("#mr-feedback").checked = person.use_feedback;
@@ -385,11 +386,10 @@ function render({ model, el }) {
   });
   root.addEventListener("focusin", (event) => { const card = event.target.closest?.(".card[data-item]"); if (card) rove(card); });
   root.addEventListener("error", (event) => { if (event.target.matches?.("img")) event.target.remove(); }, true); // what is beneath is a poster, too
-  root.addEventListener("load", (event) => { if (event.target.matches?.(".poster img")) attribute(event.target); }, true);
   root.addEventListener("change", (event) => {
     const field = event.target, value = field.value.trim();
     const year = /^\d{4}$/.test(value) ? +value : null;
-    ({ "mr-user": () => value !== "" && tell("choose", { user: Math.min(Math.max(Math.trunc(+value), 0), +field.max) }), "mr-k": () => tell("wish", { k: +value }), "mr-diversity": () => tell("wish", { diversity: +value }), "mr-from": () => tell("wish", { from_year: year }), "mr-to": () => tell("wish", { to_year: year }),
+    ({ "mr-user": () => value !== "" && tell("choose", { user: (field.value = Math.min(Math.max(Math.trunc(+value), 0), +field.max)) && +field.value }), "mr-k": () => tell("wish", { k: +value }), "mr-diversity": () => tell("wish", { diversity: +value }), "mr-from": () => tell("wish", { from_year: year }), "mr-to": () => tell("wish", { to_year: year }),
        "mr-hide": () => tell("wish", { hide_shown: field.checked }), "mr-feedback": () => tell("wish", { use_feedback: field.checked }) })[field.id]?.();
     if (field.matches(".slider")) tell("choose", { user: +value });
   });
@@ -411,17 +411,21 @@ function render({ model, el }) {
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   dialog.addEventListener("close", () => { if (get("detail")) tell("close"); opener?.focus?.({ preventScroll: true }); });
 
-  // TMDB wants to be named wherever one of its pictures is shown; ours are SVG.
-  let named = false;
-  async function attribute(image) {
-    if (named) return;
-    const kind = await fetch(image.currentSrc, { cache: "force-cache" }).then((answer) => answer.headers.get("content-type") ?? "", () => "");
-    if (!kind.includes("svg") && !named) { named = true; $(".tmdb").hidden = false; }
+  // What has changed is drawn once, however many parts of the state came together
+  const sameSaves = () => String(items(saves)) === String(items(get("saying").saves));
+  const DRAW = [[drawRows, ["rows", "notes", "moved"]], [drawHero, ["rows", "person"]], [drawTaste, ["taste", "saying", "person"]], [drawPerson, ["person", "about", "saying"]], [drawTuning, ["wishes", "about"]], [drawDetail, ["detail"]], [drawFound, ["found"]], [drawStatus, ["status"]], [press, ["saying", "rows"]]];
+  const changed = new Set();
+  function note(name) {
+    if (!changed.size) queueMicrotask(() => {
+      if (changed.has("saying") && !sameSaves()) changed.add("rows");
+      const due = DRAW.filter(([, parts]) => parts.some((part) => changed.has(part)));
+      changed.clear();
+      for (const [draw] of due) draw();
+    });
+    changed.add(name);
   }
-
-  const DRAW = { rows: () => { drawRows(); drawHero(); press(); }, notes: drawRows, saying: () => { drawTaste(); if (JSON.stringify(saves) !== JSON.stringify(get("saying").saves)) drawRows(); press(); drawPerson(); }, taste: drawTaste, person: () => { drawPerson(); drawTaste(); }, about: () => { drawPerson(); drawTuning(); }, wishes: drawTuning, detail: drawDetail, found: drawFound, status: drawStatus };
-  const listeners = Object.entries(DRAW).map(([name, draw]) => [`change:${name}`, draw]);
-  for (const [name, draw] of listeners) model.on(name, draw);
+  const listeners = [...new Set(DRAW.flatMap(([, parts]) => parts))].map((name) => [`change:${name}`, () => note(name)]);
+  for (const [name, listen] of listeners) model.on(name, listen);
   model.on("msg:custom", heard);
 
   root.dataset.theme = kept.get("theme") ?? "";
@@ -429,11 +433,11 @@ function render({ model, el }) {
   const visit = kept.get("visit"), about = get("about"), known = visit && visit.data === about.dataset && visit.films === about.films;
   const other = known && (visit.user === undefined || visit.user !== get("person").user);
   for (const draw of [drawPerson, drawTuning, drawTaste, drawStatus]) draw();
-  if (other) $(".rows").innerHTML = ghosts(); else { drawRows(); drawHero(); }
+  if (other) $(".rows").innerHTML = ghosts(); else { drawRows(); drawHero(); press(); }
   if (other) tell(...(visit.user === undefined ? ["newcomer", visit.newcomer] : ["choose", { user: visit.user }]));
   else tell("start");
   document.getElementById("loading")?.remove();
-  return () => { for (const [name, draw] of listeners) model.off(name, draw); model.off("msg:custom", heard); };
+  return () => { for (const [name, listen] of listeners) model.off(name, listen); model.off("msg:custom", heard); };
 }
 
 export default { render };
