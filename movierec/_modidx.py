@@ -9,6 +9,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'movierec.api.Buckets.take': ('api.html#buckets.take', 'movierec/api.py'),
                               'movierec.api.Desk': ('api.html#desk', 'movierec/api.py'),
                               'movierec.api.Desk.__init__': ('api.html#desk.__init__', 'movierec/api.py'),
+                              'movierec.api.Desk._one_thread': ('api.html#desk._one_thread', 'movierec/api.py'),
                               'movierec.api.Desk._tell': ('api.html#desk._tell', 'movierec/api.py'),
                               'movierec.api.Desk.close': ('api.html#desk.close', 'movierec/api.py'),
                               'movierec.api.Desk.health': ('api.html#desk.health', 'movierec/api.py'),

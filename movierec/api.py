@@ -16,6 +16,7 @@ import logging
 import os
 import socket
 import tempfile
+import threading
 import time
 from collections import OrderedDict
 from contextlib import asynccontextmanager, suppress
@@ -40,7 +41,6 @@ from .home import Home, HomeService, Person, Why, Wish, why
 from .pipeline import open_serving
 from .posters import ATTRIBUTION, MEDIA_TYPES, Posters
 from .service import Answer, Film, Taste, Watched
-
 
 # %% ../nbs/13_api.ipynb #782197b8
 class _Strict(BaseModel):
@@ -127,7 +127,7 @@ class Desk:
 
     def __init__(self, settings: Settings | None = None): # None: `load_settings()` at the start
         self.given, self.settings, self.live, self.why = settings, settings or Settings.model_construct(), None, "it is starting"
-        self._refused, self._born, self._limits = None, time.monotonic(), None
+        self._refused, self._born, self._limits, self._closed, self._lock = None, time.monotonic(), None, False, threading.Lock()
 
     def look(self) -> None:
         "Load the artifacts if they are others than those that are served."
@@ -139,7 +139,7 @@ class Desk:
                 return
             self._refused = serving.key  # one that fails isn't tried again and again
             live = LiveService.over(HomeService(self.settings, serving=serving))
-            self._limits = self._limits or threadpool_limits(1)  # on busy cores threads wait for each other longer than they work
+            self._one_thread()
             live.recommend(0, 10)
         except MovierecError as error:
             self._tell(str(error))
@@ -165,9 +165,17 @@ class Desk:
 
     def close(self) -> None:
         "Leave the process as it was: in a notebook or a test others go on computing in it."
-        if self._limits:
-            self._limits.restore_original_limits()
+        with self._lock:  # a look may be under way
+            self._closed = True
+            if self._limits:
+                self._limits.restore_original_limits()
         gc.unfreeze()
+
+    def _one_thread(self) -> None:
+        "On busy cores threads of one request wait for each other longer than they work."
+        with self._lock:
+            if not self._closed and not self._limits:
+                self._limits = threadpool_limits(1)
 
     def health(self) -> Health:
         live = self.live
