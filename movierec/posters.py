@@ -752,7 +752,7 @@ class _Keyed(httpx.HTTPTransport):
             url = url.copy_merge_params({"api_key": key})
         return super().handle_request(httpx.Request(request.method, url, headers=headers, stream=request.stream, extensions=request.extensions))
 
-# %% ../nbs/12_posters.ipynb #721cf510
+# %% ../nbs/12_posters.ipynb #dcfdca8c
 ATTRIBUTION = {"text": "This product uses the TMDB API but is not endorsed or certified by TMDB.", "link": "https://www.themoviedb.org/"}
 SIZES = ("w92", "w154", "w185", "w342", "w500", "w780")
 _POSTER_PATH = re.compile(r"/[A-Za-z0-9_-]{1,100}\.(?:jpe?g|png|webp)", re.ASCII)
@@ -766,8 +766,24 @@ class _Failed(Exception):
     "Something that won't go better soon."
 
 
-class Tmdb:
-    "The Movie Database: where a film's poster is, and the poster."
+def _judge(answer: httpx.Response, of_key: bool, patience: float, pace: Pace) -> None:
+    "What a status means."
+    status = answer.status_code
+    if status == 429 or status >= 500:
+        wait = retry_after(answer.headers.get("Retry-After"), datetime.now(UTC).timestamp())
+        if wait > patience:
+            raise DataError(f"TMDB wants to be left alone for {wait:,.0f} seconds: try again later")
+        if wait:
+            pace.pause(wait)
+        raise _Again(f"TMDB answers {status}")
+    if status in (401, 403) and of_key:
+        raise ConfigError("TMDB doesn't accept the key in TMDB_API_KEY")
+    if status not in (200, 404):
+        raise _Failed(f"TMDB answers {status}")
+
+# %% ../nbs/12_posters.ipynb #850e2c2b
+class _Line:
+    "A line to TMDB: paced, patient, and careful with what comes back."
 
     def __init__(
         self,
@@ -777,48 +793,30 @@ class Tmdb:
         pace: Pace | None = None, # default: that of the settings
     ):
         self.given, self.pace, self._random = given, pace or Pace(given.rate), Random(seed)
-        self._api = httpx.Client(transport=_Keyed(key, httpx.URL(given.api_url)), timeout=given.timeout)
-        self._plain = httpx.Client(timeout=given.timeout)
+        self.api = httpx.Client(transport=_Keyed(key, httpx.URL(given.api_url)), timeout=given.timeout)
+        self.plain = httpx.Client(timeout=given.timeout)
 
     def close(self) -> None:
-        self._api.close()
-        self._plain.close()
+        self.api.close()
+        self.plain.close()
 
-    def poster(self, tmdb_id: int) -> str | None: # its path there; None: it has none, or there is no such film
-        "Ask for a film's poster."
-        return self._persist(lambda: self._poster(tmdb_id))
+    def persist(self, action: Callable[[], "str | bytes | None"]):
+        "Repeat while it may help, waiting longer each time (full jitter: Brooker 2015)."
+        for attempt in range(1, self.given.attempts + 1):
+            try:
+                return action()
+            except _Again as error:
+                if attempt == self.given.attempts:
+                    raise _Failed(str(error)) from None
+                self.pace.sleep(self._random.uniform(0, min(self.given.backoff * 2 ** (attempt - 1), 30)))
 
-    def image(self, path: str, size: str) -> bytes:
-        "Fetch a poster."
-        return self._persist(lambda: self._image(path, size))
-
-    def _poster(self, tmdb_id: int) -> str | None:
-        content = self._get(self._api, f"{self.given.api_url.rstrip('/')}/movie/{int(tmdb_id)}", 2_000_000)
-        if content is None:
-            return None
-        try:
-            path = json.loads(content)["poster_path"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise _Again("TMDB answers with something that isn't a film") from None
-        if path is not None and not (isinstance(path, str) and _POSTER_PATH.fullmatch(path)):
-            raise _Again("TMDB answers with a poster's name that can't be one")
-        return path
-
-    def _image(self, path: str, size: str) -> bytes:
-        content = self._get(self._plain, f"{self.given.image_url.rstrip('/')}/{size}{path}", self.given.max_image)
-        if content is None:
-            raise _Failed("TMDB doesn't have the image that it names")
-        if image_kind(content) is None:
-            raise _Again("TMDB answers with something that isn't an image")
-        return content
-
-    def _get(self, client: httpx.Client, url: str, most: int) -> bytes | None: # None: there is nothing (404)
+    def get(self, client: httpx.Client, url: str, most: int) -> bytes | None: # None: there is nothing (404)
         "One attempt."
         self.pace.take()
         end = time.monotonic() + 4 * self.given.timeout
         try:
             with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as answer:
-                self._judge(answer, client is self._api)
+                _judge(answer, client is self.api, self.given.patience, self.pace)
                 if answer.status_code == 404:
                     return None
                 body = bytearray()
@@ -832,30 +830,37 @@ class Tmdb:
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise _Again(f"TMDB can't be reached ({type(error).__name__})") from None
 
-    def _judge(self, answer: httpx.Response, of_key: bool) -> None:
-        "What a status means."
-        status = answer.status_code
-        if status == 429 or status >= 500:
-            wait = retry_after(answer.headers.get("Retry-After"), datetime.now(UTC).timestamp())
-            if wait > self.given.patience:
-                raise DataError(f"TMDB wants to be left alone for {wait:,.0f} seconds: try again later")
-            if wait:
-                self.pace.pause(wait)
-            raise _Again(f"TMDB answers {status}")
-        if status in (401, 403) and of_key:
-            raise ConfigError("TMDB doesn't accept the key in TMDB_API_KEY")
-        if status not in (200, 404):
-            raise _Failed(f"TMDB answers {status}")
+# %% ../nbs/12_posters.ipynb #9d600c94
+class Tmdb(_Line):
+    "The Movie Database: where a film's poster is, and the poster."
 
-    def _persist(self, action: Callable[[], "str | bytes | None"]):
-        "Repeat while it may help, waiting longer each time (full jitter: Brooker 2015)."
-        for attempt in range(1, self.given.attempts + 1):
-            try:
-                return action()
-            except _Again as error:
-                if attempt == self.given.attempts:
-                    raise _Failed(str(error)) from None
-                self.pace.sleep(self._random.uniform(0, min(self.given.backoff * 2**attempt, 30)))
+    def poster(self, tmdb_id: int) -> str | None: # its path there; None: it has none, or there is no such film
+        "Ask for a film's poster."
+        return self.persist(lambda: self._poster(tmdb_id))
+
+    def image(self, path: str, size: str) -> bytes:
+        "Fetch a poster."
+        return self.persist(lambda: self._image(path, size))
+
+    def _poster(self, tmdb_id: int) -> str | None:
+        content = self.get(self.api, f"{self.given.api_url.rstrip('/')}/movie/{int(tmdb_id)}", 2_000_000)
+        if content is None:
+            return None
+        try:
+            path = json.loads(content)["poster_path"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise _Again("TMDB answers with something that isn't a film") from None
+        if path is not None and not (isinstance(path, str) and _POSTER_PATH.fullmatch(path)):
+            raise _Again("TMDB answers with a poster's name that can't be one")
+        return path
+
+    def _image(self, path: str, size: str) -> bytes:
+        content = self.get(self.plain, f"{self.given.image_url.rstrip('/')}/{size}{path}", self.given.max_image)
+        if content is None:
+            raise _Failed("TMDB doesn't have the image that it names")
+        if image_kind(content) is None:
+            raise _Again("TMDB answers with something that isn't an image")
+        return content
 
 # %% ../nbs/12_posters.ipynb #1eaedba9
 def _known(file: Path) -> dict[str, dict]:

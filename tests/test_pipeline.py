@@ -101,7 +101,7 @@ def test_a_changed_setting_reruns_what_depends_on_it(tmp_path):
     run(settings, write_archive(tmp_path / "archive"))
     recorder = Recorder()
     run(tiny_settings(tmp_path, protocol="global-time", ranker=TINY["ranker"] | {"max_iter": 12}), None, recorder)
-    assert recorder.built == ["global-time: rankers", "global-time: test lists", "global-time: evaluation"]
+    assert recorder.built == ["global-time: rankers", "global-time: test lists", "global-time: evaluation", "everybody's list"]
 
 
 def test_two_runs_give_the_same_results(tiny_run, tmp_path):

@@ -507,10 +507,10 @@ def test_waits_grow_with_jitter_and_can_be_repeated(settings):
         return [seconds for seconds in waited if seconds > 1e-6]
 
     first = waits(1)
-    assert len(first) == 3 and all(seconds <= most for seconds, most in zip(first, (2, 4, 8), strict=True))
+    assert len(first) == 3 and all(seconds <= most for seconds, most in zip(first, (1, 2, 4), strict=True))
     assert first == waits(1) != waits(2)
     expected = Random(1)
-    assert first == [expected.uniform(0, most) for most in (2, 4, 8)]
+    assert first == [expected.uniform(0, most) for most in (1, 2, 4)]
 
 
 @pytest.mark.parametrize(("key", "status"), [(V3, 401), (V4, 401), (V3, 403)])
