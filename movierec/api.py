@@ -455,8 +455,8 @@ def _registry() -> prometheus_client.CollectorRegistry:
     return registry
 
 # %% ../nbs/13_api.ipynb #d583e7fc
-Index = Annotated[Whole, Field(ge=0)]
-Year = Annotated[Whole, Field(ge=0, le=9_999)]
+Index = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
+Year = Annotated[int, Field(ge=0, le=9_999), BeforeValidator(_whole)]
 
 
 class Looking(_Strict):
