@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Whole', 'log', 'LISTED', 'HISTORY', 'FOUND', 'HOME', 'REQUESTS', 'ERRORS', 'SECONDS', 'METHODS', 'Live', 'User',
-           'Item', 'HowMany', 'Diversity', 'EXAMPLE', 'app', 'LOGGING', 'Rated', 'Newcomer', 'Said', 'Marked',
-           'Opinion', 'Received', 'Health', 'Problem', 'Desk', 'Buckets', 'Guard', 'Looking', 'Wished', 'Asked',
-           'About', 'Attribution', 'PosterCount', 'create_app', 'serve']
+           'Item', 'HowMany', 'Diversity', 'EXAMPLE', 'Index', 'Year', 'app', 'LOGGING', 'Rated', 'Newcomer', 'Said',
+           'Marked', 'Opinion', 'Received', 'Health', 'Problem', 'Desk', 'Buckets', 'Guard', 'Looking', 'Wished',
+           'Asked', 'About', 'Attribution', 'PosterCount', 'create_app', 'serve']
 
 # %% ../nbs/13_api.ipynb #26def279
 import asyncio
@@ -463,24 +463,25 @@ def _registry() -> prometheus_client.CollectorRegistry:
     return registry
 
 # %% ../nbs/13_api.ipynb #d583e7fc
+Index = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
+Year = Annotated[int, Field(ge=0, le=9_999), BeforeValidator(_whole)]
+
+
 class Looking(_Strict):
     "Who looks at a page: a user, or a newcomer with what they told."
-    user_idx: Whole | None = Field(None, ge=0, description="none: a newcomer", examples=[41])
+    user_idx: Index | None = Field(None, description="none: a newcomer", examples=[41])
     feedback: bool = Field(True, description="whether what the user has said counts")
-    history: list[Rated] = Field([], max_length=1_000, description="a newcomer's films, oldest first")
-    likes: list[Whole] = Field([], max_length=1_000, description="what a newcomer liked just now, oldest first")
-    dislikes: list[Whole] = Field([], max_length=1_000)
+    history: list[Rated] = Field([], max_length=1_000, description="a newcomer's films, oldest first; or what else a user knows")
+    likes: list[Index] = Field([], max_length=1_000, description="liked just now, oldest first, beside what is kept of the user")
+    dislikes: list[Index] = Field([], max_length=1_000)
 
     def person(self, live: LiveService) -> Person:
         "What is known about them."
-        if self.user_idx is None:
-            for item in self.dislikes:
-                live.service.check_item(item)
-            return Person(None, [(film.item_idx, film.rating) for film in self.history], Taste(*({item: moment for moment, item in enumerate(said)} for said in (self.likes, self.dislikes))))
-        if self.history or self.likes or self.dislikes:
-            raise _Told(422, "history, likes and dislikes are for newcomers: what a user has said is kept by POST /feedback")
-        taste = live.taste(self.user_idx)
-        return Person(self.user_idx, taste=taste if self.feedback else Taste())
+        for item in self.dislikes:
+            live.service.check_item(item)
+        kept = Taste() if self.user_idx is None else live.taste(self.user_idx)
+        likes, dislikes = (dict(before) | dict.fromkeys(now, 0) for before, now in zip((kept.likes, kept.dislikes) if self.feedback else ({}, {}), (self.likes, self.dislikes), strict=True))
+        return Person(self.user_idx, [(film.item_idx, film.rating) for film in self.history], Taste(likes, dislikes))
 
 
 class Wished(Looking):
@@ -488,9 +489,9 @@ class Wished(Looking):
     k: Whole = Field(20, ge=1, le=100, description="films in a row")
     diversity: float = Field(0.0, ge=0, le=1, description="of the top picks")
     genres: list[str] = Field([], max_length=100, description="one of them; none given: any", examples=[["Comedy"]])
-    from_year: Whole | None = None
-    to_year: Whole | None = None
-    hide: list[Whole] = Field([], max_length=5_000, description="films that aren't wanted again")
+    from_year: Year | None = None
+    to_year: Year | None = None
+    hide: list[Index] = Field([], max_length=2_000, description="films that aren't wanted again")
 
 
 class Asked(Looking):
@@ -506,7 +507,7 @@ class About(BaseModel):
     users: int = Field(description="user_idx goes from 0 to one less")
     films: int
     genres: list[str]
-    years: tuple[int, int] | None = Field(description="of the oldest and the newest film")
+    years: list[int] = Field(description="of the oldest and the newest film; empty: not known")
 
 
 def _showing(app: FastAPI) -> None:
@@ -517,7 +518,7 @@ def _showing(app: FastAPI) -> None:
         service = live.service
         years = [year for year in service.catalogue.years if year is not None]
         return About(dataset=service.settings.dataset, system=service.system, model=service.model, users=len(service.users), films=len(service.catalogue), genres=list(service.genre_names),
-                     years=(min(years), max(years)) if years else None)
+                     years=[min(years), max(years)] if years else [])
 
     @app.post("/home", response_model=Home, responses=_says(400, 404, 413, 422, 503), tags=["page"])
     async def home(live: Live, wished: Wished) -> Response:

@@ -240,7 +240,7 @@ def _summary(history: list[dict[str, Any]]) -> dict[str, Any]:
     stars = [film["rating"] for film in history if film["rating"] is not None]
     return {"stars": round(sum(stars) / len(stars), 2) if stars else None, "last": history[0]["timestamp"] if history else None}
 
-# %% ../nbs/14_app.ipynb #a1aa237c
+# %% ../nbs/14_app.ipynb #e2b0a0b5
 class Session(_Seen):
     "What one person does; each method yields when there is something to show."
 
@@ -323,7 +323,7 @@ class Session(_Seen):
         for name in ("hide_shown", "use_feedback"):
             if name in changes:
                 setattr(self, name, changes.pop(name))
-        self._hidden = self._shown[-5_000:] if self.hide_shown else []
+        self._hidden = self._shown[-2_000:] if self.hide_shown else []
         self.wishes = Wishes(**(asdict(self.wishes) | changes))
         yield from self._page()
 

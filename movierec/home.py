@@ -6,14 +6,14 @@
 __all__ = ['WIDE', 'LEAST', 'MEANING', 'Person', 'Wish', 'Card', 'Row', 'Home', 'seeds', 'favourite_genres', 'HomeService',
            'Share', 'Proposed', 'Why', 'why']
 
-# %% ../nbs/11b_home.ipynb #cc59a26f
+# %% ../nbs/11b_home.ipynb #7e4bab5a
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from .config import DataError, NotFoundError
+from .config import NotFoundError
 from .features import FEATURES
 from .interactions import Interactions
 from .metrics import TIERS, item_tiers
@@ -74,7 +74,7 @@ class Home:
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
 
-# %% ../nbs/11b_home.ipynb #534d360d
+# %% ../nbs/11b_home.ipynb #c2c096fc
 WIDE = 1_000  # candidates where some will be left out
 LEAST = 4  # films without which a row isn't worth its heading
 
@@ -89,7 +89,7 @@ def _kept(service: RecommenderService, items: np.ndarray, wish: Wish) -> np.ndar
     "What passes the filters."
     unknown = [name for name in wish.genres if name not in service.genre_names]
     if unknown:
-        raise DataError(f"there is no genre {unknown[0]}: there are {', '.join(service.genre_names)}")
+        raise NotFoundError(f"there is no genre {unknown[0]}: there are {', '.join(service.genre_names)}")
     kept, years = ~np.isin(items, wish.hide), service.years[items]
     if wish.genres:
         kept &= service.genres[items][:, np.isin(service.genre_names, wish.genres)].any(axis=1)

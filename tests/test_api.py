@@ -236,8 +236,8 @@ def test_a_page_with_and_without_feedback(client):
     assert client.post("/home", json={"user_idx": 12, "feedback": False}).json() == before
 
 
-@pytest.mark.parametrize(("body", "status", "part"), [({"user_idx": 80}, 404, "there is no user_idx 80"), ({"user_idx": 1, "likes": [3]}, 422, "newcomers"), ({"likes": [120]}, 404, "item_idx 120"),
-                                                      ({"dislikes": [-1]}, 404, "item_idx -1"), ({"genres": ["Polka"]}, 422, "there is no genre Polka"), ({"k": 0}, 422, "k"), ({"diversity": 2}, 422, "diversity"),
+@pytest.mark.parametrize(("body", "status", "part"), [({"user_idx": 80}, 404, "there is no user_idx 80"), ({"user_idx": 1, "likes": [300]}, 404, "item_idx 300"), ({"likes": [120]}, 404, "item_idx 120"),
+                                                      ({"dislikes": [-1]}, 422, "dislikes.0"), ({"genres": ["Polka"]}, 404, "there is no genre Polka"), ({"k": 0}, 422, "k"), ({"diversity": 2}, 422, "diversity"),
                                                       ({"history": [{"item_idx": 500}]}, 404, "item_idx 500"), ({"who": 3}, 422, "there is no who")])
 def test_wishes_that_can_not_be_met(client, body, status, part):
     told(client.post("/home", json=body), status, part)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from movierec.config import DataError, NotFoundError
+from movierec.config import NotFoundError
 from movierec.home import LEAST, HomeService, Person, Wish, seeds, why
 from movierec.metrics import TIERS, item_tiers
 from movierec.service import Taste, one_history
@@ -72,7 +72,7 @@ def test_filters_narrow_every_row(service):
     assert not set(films(service.home(Person(8), Wish(k=3)))[:3]) & {card.item_idx for card in cards}
     empty = service.home(Person(8), Wish(from_year=2100))
     assert empty.rows == [] and empty.notes == ["nothing fits: fewer filters show more"]
-    with pytest.raises(DataError, match="there is no genre Polka: there are Action"):
+    with pytest.raises(NotFoundError, match="there is no genre Polka: there are Action"):
         service.home(Person(8), Wish(genres=["Polka"]))
 
 
