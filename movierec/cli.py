@@ -291,8 +291,11 @@ def compare(
     if target is not None:
         text = as_markdown(comparison_text(results)) + "\n" if target.suffix == ".md" else comparison(results).to_csv(float_format="%.6f")
         temporary = target.with_name(f".{target.name}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(target)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(target)
+        except OSError as error:
+            raise ConfigError(f"--out {target} can't be written: {error.strerror}") from None
         out.print(f"{_near(target)}: {len(results['systems'])} systems")
 
 
