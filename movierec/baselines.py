@@ -235,8 +235,8 @@ class ScoringRecommender(Recommender):
 
         return found.astype(np.int32), best, score_of
 
-    def top_k(self, users, k, as_of=None, batch_size=1_024):
-        "The best unseen items of each user, by score, then item_idx; see `Recommender.top_k`."
+    def top_k(self, users, k, as_of=None, batch_size=1_024, told=None):
+        "The best unseen items of each user, by score, then item_idx; see `Recommender.top_k`. `told` hears how many users are done, of how many."
         users = np.asarray(users)
         moments = np.full(len(users), self.interactions.as_of) if as_of is None else np.asarray(as_of)
         items, best = np.empty((len(users), k), np.int32), np.empty((len(users), k), np.float32)
@@ -244,6 +244,8 @@ class ScoringRecommender(Recommender):
         for start in range(0, len(users), size):
             batch = slice(start, start + size)
             items[batch], best[batch], _ = self.ask(users[batch], k, moments[batch])
+            if told:
+                told(min(start + size, len(users)), len(users))
         return items, best
 
     def because(

@@ -4,29 +4,41 @@
 
 # %% auto #0
 __all__ = ['app', 'out', 'DatasetOption', 'ProtocolOption', 'DataDirOption', 'ReportsDirOption', 'ConfigOption', 'SetOption',
-           'TerminalProgress', 'posters', 'run', 'recommend', 'compare', 'runs', 'simulate', 'api', 'show_app',
-           'ablate', 'tune', 'export_split', 'export_recommendations', 'download', 'synthesize', 'datasets', 'info',
-           'main']
+           'LONG', 'STOPS', 'TerminalProgress', 'posters', 'run', 'recommend', 'compare', 'runs', 'simulate', 'api',
+           'show_app', 'ablate', 'tune', 'export_split', 'export_recommendations', 'download', 'synthesize', 'datasets',
+           'info', 'main']
 
 # %% ../nbs/09b_cli.ipynb #af7260a3
 import json
+import multiprocessing
+import os
 import re
+import shlex
 import shutil
+import signal
 import sys
 import time
+import traceback
 from contextlib import contextmanager
 from importlib import metadata
+from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import RLock, Thread
 from typing import Annotated, Any
 
 import duckdb
 import typer
 from rich.console import Console
+from rich.control import Control
 from rich.markup import escape
-from rich.table import Table
+from rich.progress import (BarColumn, DownloadColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeRemainingColumn,
+                           TransferSpeedColumn)
+from rich.segment import ControlType
+from rich.table import Column, Table
+from rich.text import Text
 from typer.exceptions import TyperException
 
-from .config import ConfigError, MovierecError, Settings, load_settings
+from .config import ConfigError, MovierecError, Settings, clear_up, load_settings, log_event, paths
 
 # %% ../nbs/09b_cli.ipynb #2a010a04
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
@@ -57,7 +69,9 @@ def _settings(config: Path | None, assignments: list[str] | None, **options: Any
             place[last] = json.loads(text)
         except json.JSONDecodeError:
             place[last] = text
-    return load_settings(config, **values)
+    settings = load_settings(config, **values)
+    _tell(folders=[str(paths(settings).processed), str(settings.reports_dir)])
+    return settings
 
 
 def _command() -> str:
@@ -73,17 +87,50 @@ def _near(path: Path) -> str:
     path = Path(path).resolve()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
+# %% ../nbs/09b_cli.ipynb #5e0c11e2
+_line: Connection | None = None  # to the process that waits for this one
+_told: dict[str, Any] = {}  # what was said so far: "doing", "log", "folders"
+
+
+def _tell(**news: Any) -> None:
+    "Say something to the process that waits, which uses it if it has to stop this one."
+    _told.update(news)
+    if _line is not None:
+        _line.send(news)
+
+
+class _Bar(BarColumn):
+    "A bar where something is counted."
+
+    def render(self, task):
+        return Text() if task.total is None else super().render(task)
+
+
+class _Pace(ProgressColumn):
+    "How many are done, how fast, and the time left; where nothing is counted, the seconds so far."
+
+    def render(self, task):
+        if task.total is None:
+            return Text(f"{time.perf_counter() - task.fields['started']:.0f} s", "dim")
+        counts, unit = f"{task.completed:,.0f} of {task.total:,.0f} {task.fields['unit']}", task.fields["unit"]
+        if not task.speed or task.time_remaining is None:
+            return Text(counts)
+        minutes, seconds = divmod(int(task.time_remaining), 60)
+        return Text(f"{counts}, {task.speed:,.{0 if task.speed >= 10 else 1}f} {unit}/s, {minutes}:{seconds:02} left")
+
 # %% ../nbs/09b_cli.ipynb #6c87ab0e
 class TerminalProgress:
-    "A line per stage: a spinner with what it does and the seconds so far, then the time it took or that it was up to date."
+    "A line per stage: while it runs, what it does with a bar, a rate and the time left; then the time it took, or that it was up to date."
 
     def __init__(self):
-        self._status, self._name, self._artifact, self._started = None, "", None, 0.0
+        self._shown, self._task, self._name, self._artifact, self._started = None, None, "", None, 0.0
 
     @contextmanager
     def stage(self, name: str):
-        self._name, self._artifact, self._started = name, None, time.perf_counter()
-        with out.status(f"{name} …") as self._status:
+        self._name, self._artifact, self._started, self._task = name, None, time.perf_counter(), None
+        column = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis"))
+        with Progress(SpinnerColumn(), column, _Bar(bar_width=24), _Pace(Column(no_wrap=True)), console=out, transient=True, disable=not out.is_terminal) as self._shown:
+            self.step("")
             yield self
         if self._artifact.built:
             seconds = time.perf_counter() - self._started
@@ -91,12 +138,39 @@ class TerminalProgress:
         else:
             out.print(f"[dim]· {name:<48}   up to date[/]")
 
-    def step(self, text: str) -> None:
-        self._status.update(f"{self._name}: {text} … [dim]{time.perf_counter() - self._started:.0f} s[/]")
+    def step(self, text: str, done: float | None = None, total: float | None = None, unit: str = "") -> None:
+        doing = f"{self._name}: {text}" if text else self._name
+        if (said := _told.get("doing")) != doing:
+            _tell(doing=doing)
+        task = self._shown.tasks[0] if self._shown.tasks else None
+        if task is None or (total, unit) != (task.total, task.fields["unit"]) or (done or 0) < task.completed:  # something else is counted: the rate starts anew
+            if task is not None:
+                self._shown.remove_task(task.id)
+            self._shown.add_task(f"{doing} …", total=total, completed=done or 0, unit=unit, started=self._started)
+        else:
+            self._shown.update(task.id, description=f"{doing} …", completed=done or 0)
+        if said != doing:
+            self._shown.refresh()  # before a native call that lets nothing be drawn
 
     def done(self, artifact):
         self._artifact = artifact
         return artifact
+
+
+@contextmanager
+def _logged(settings: Settings):
+    "A progress that is seen in the terminal and kept in a log."
+    from movierec.pipeline import logged
+
+    with logged(settings, TerminalProgress(), [_command(), *sys.argv[1:]]) as log:
+        _tell(log=str(log.file))
+        yield log
+    _told["warnings"] = log.warnings
+
+
+def _log() -> str:
+    "The log's path, and how many warnings it holds."
+    return _near(_told["log"]) + (f" ({_told['warnings']} warnings)" if _told["warnings"] else "")
 
 
 def _summary(contents: dict[str, Any]) -> str:
@@ -129,6 +203,7 @@ def _results_table(results: dict[str, Any], marks: dict[str, dict[str, str]] | N
         table.add_row(f"{name} ◂" if best else name, *figures, *(f"{system[metric]:.3f}" for metric in others), style="bold" if best else None)
     return table
 
+
 # %% ../nbs/09b_cli.ipynb #d8288764
 @app.command()
 def posters(
@@ -142,9 +217,6 @@ def posters(
 ) -> None:
     "Fetch posters from TMDB with the key in TMDB_API_KEY. What is known isn't asked again; films without one have a generated poster."
     settings = _settings(config, assignments, dataset=dataset, data_dir=data_dir)
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from movierec.config import paths
     from movierec.posters import ATTRIBUTION, fetch_posters, linked_films, tmdb_key
 
     if linked_films(settings).empty:
@@ -194,10 +266,10 @@ def run(
         raise ConfigError("--movies and --columns describe files of your own: they need --ratings")
     started = time.perf_counter()
     from movierec import pipeline
-    from movierec.config import paths
     from movierec.ingest import CATALOGUE, OwnData, parse_columns
 
-    results = pipeline.run(settings, source if ratings is None else OwnData(ratings, movies, parse_columns(columns)), TerminalProgress())
+    with _logged(settings) as progress:
+        results = pipeline.run(settings, source if ratings is None else OwnData(ratings, movies, parse_columns(columns)), progress)
     for result in results.values():
         out.print()
         out.print(_results_table(result))
@@ -209,7 +281,7 @@ def run(
     if published and published.ratings and published.ratings != rows["ratings"]:
         out.print(f"\n[yellow]Note:[/] {settings.dataset} as published has {published.ratings:,} ratings, this source {rows['ratings']:,}.")
     out.print(f"\n◂ best on validation (NDCG@{settings.cutoffs[0]}), what `recommend` uses. In brackets: 95 % bootstrap intervals over users. {time.perf_counter() - started:.1f} s in all.")
-    out.print(f"Figures, tables and pictures: {_near(where.results)}   Tables for SQL: {_near(where.warehouse)}")
+    out.print(f"Figures, tables and pictures: {_near(where.results)}   Tables for SQL: {_near(where.warehouse)}   Log: {_log()}", soft_wrap=True)
     out.print(f"Next: {command} recommend --user-id {pipeline.first_user(settings)} -k 10{option}", soft_wrap=True)
 
 
@@ -282,12 +354,13 @@ def compare(
     from movierec.evaluation import as_markdown, comparison, comparison_text, marks
 
     chosen = tuple(part.strip() for part in systems.split(",")) if systems else ()
-    results = pipeline.compare(settings if assignments else pipeline.as_run_before(settings), chosen, TerminalProgress())
+    with _logged(settings) as progress:
+        results = pipeline.compare(settings if assignments else pipeline.as_run_before(settings), chosen, progress)
     headline = results["protocol"]["headline"]
     out.print()
     out.print(_results_table(results, {metric: marks(results, metric) for metric in headline}))
     out.print(f"\n◂ best on validation. ★ above every other system, the paired test telling it from each (p < .05, Holm); ≈ not told apart from the highest. "
-              f"In brackets: 95 % intervals from {settings.bootstrap:,} draws of the users.")
+              f"In brackets: 95 % intervals from {settings.bootstrap:,} draws of the users. Log: {_log()}", soft_wrap=True)
     if target is not None:
         text = as_markdown(comparison_text(results)) + "\n" if target.suffix == ".md" else comparison(results).to_csv(float_format="%.6f")
         temporary = target.with_name(f".{target.name}.tmp")
@@ -370,10 +443,10 @@ def simulate(
     "A simulated A/B test and interleaving of two systems over the test part of a finished run: how many users a real one might need."
     settings = _settings(config, None, dataset=dataset, data_dir=data_dir, reports_dir=reports_dir)
     from movierec import pipeline
-    from movierec.config import paths
     from movierec.simulation import UserModel
 
     model = UserModel(patience, p_click, p_noise)
+    _tell(doing="simulating")
     with out.status("simulating …"):
         result = pipeline.simulate_ab(settings, protocol, a, b, k, model, trials)
     expected, needed = result["expected"], result["users_for_80_percent"]
@@ -452,9 +525,10 @@ def ablate(
     "What each source and each group of features is worth, and V3's learning curve, on the validation part of a finished run."
     settings = _settings(config, assignments, dataset=dataset, protocol=protocol, data_dir=data_dir, reports_dir=reports_dir)
     from movierec import pipeline
-    from movierec.config import paths
 
-    for name, rows in pipeline.ablate(settings, protocol, TerminalProgress()).items():
+    with _logged(settings) as progress:
+        tables = pipeline.ablate(settings, protocol, progress)
+    for name, rows in tables.items():
         table = Table(title=f"\n{settings.dataset}, {protocol}: {name}", title_justify="left", box=None, pad_edge=False)
         table.add_column(rows.index.name)
         for column in rows.columns:
@@ -462,7 +536,7 @@ def ablate(
         for label, *values in rows.head(20).itertuples():
             table.add_row(f"{label:,}" if isinstance(label, int) else escape(str(label)), *(f"{value:.3f}" if isinstance(value, float) else str(value) for value in values))
         out.print(table)
-    out.print(f"\nTables: {_near(paths(settings).results)}", soft_wrap=True)
+    out.print(f"\nTables: {_near(paths(settings).results)}   Log: {_log()}", soft_wrap=True)
 
 
 @app.command()
@@ -479,6 +553,7 @@ def tune(
     settings = _settings(config, assignments, dataset=dataset, protocol=protocol, data_dir=data_dir, reports_dir=reports_dir)
     from movierec import pipeline
 
+    _tell(doing="trying weights")
     with out.status("trying weights …"):
         weights, reached = pipeline.tune(settings, protocol, situation)
     out.print(f"# {settings.dataset}, {protocol}, validation: " + ", ".join(f"{name} {value:.3f}" for name, value in reached.items()), soft_wrap=True)
@@ -532,8 +607,6 @@ def download(
 ) -> None:
     "Fetch an archive from GroupLens into data/raw: resumes a broken transfer and verifies the published MD5 sum."
     settings = _settings(config, assignments, data_dir=data_dir)
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
     from movierec.download import download as fetch
 
     with Progress(TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(), console=out, transient=True) as progress:
@@ -562,7 +635,6 @@ def datasets(data_dir: DataDirOption = None, config: ConfigOption = None) -> Non
     "The datasets that are known: size, rows, licence, and what is at hand."
     settings = _settings(config, None, data_dir=data_dir)
     from movierec import pipeline
-    from movierec.config import paths
     from movierec.ingest import CATALOGUE, CITATION, LICENCE
 
     ready = pipeline.datasets(settings)
@@ -611,8 +683,17 @@ def _age(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
-def main() -> None:
-    "The `movierec` command: what a person got wrong ends in one sentence on standard error; exit codes 1, 2 for usage, 130 for Ctrl-C."
+# %% ../nbs/09b_cli.ipynb #5e0c11b2
+LONG = ("run", "compare", "ablate", "tune", "simulate")  # commands that work in a process of their own
+STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class _Stop(BaseException):
+    "A signal came."
+
+
+def _answer() -> int: # the exit code
+    "Do what was typed; what a person got wrong ends in one sentence on standard error."
     try:
         code = app(standalone_mode=False, args=sys.argv[1:] or ["--help"])
     except MovierecError as error:
@@ -623,10 +704,85 @@ def main() -> None:
         message, code = f"a stored table can't be used ({str(error).splitlines()[0]}): `movierec info` shows what there is, removing the artifact's folder makes `movierec run` build it again", 1
     except OSError as error:
         message, code = f"{error.filename or 'a file'}: {error.strerror or error}", 1
+    except Exception:
+        traceback.print_exc()
+        message, code = "this shouldn't have happened, please report it", 1
     else:
         message = None
     if code == 130:
-        print("Stopped. What was finished is kept: the same command goes on from there.", file=sys.stderr)
+        print("Stopped.", file=sys.stderr)
     elif message:
-        print(f"Error: {message}", file=sys.stderr)
-    sys.exit(code or 0)
+        log = _told.get("log")
+        print(f"Error: {message}" + (f" (log: {_near(log)})" if log and Path(log).exists() else ""), file=sys.stderr)
+    return code or 0
+
+
+def _work(line: Connection) -> None:
+    "What the worker does: only the process that waits for it hears signals, and without that one it ends."
+    global _line
+    _line = line
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+    from tqdm import tqdm
+
+    tqdm.set_lock(RLock())  # implicit uses it; its own lock would be a semaphore of the system, which outlives a process that is killed
+    Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
+    sys.exit(_answer())
+
+
+def _clear(worker: multiprocessing.Process, told: dict[str, Any], **event: Any) -> str: # what to say of the log
+    "Put things in order after a worker that was killed: its temporaries, the log, the terminal."
+    for folder in told.get("folders", []):
+        clear_up(Path(folder), worker.pid)
+    if out.is_terminal:
+        out.show_cursor(True)
+        out.control(Control((ControlType.CURSOR_MOVE_TO_COLUMN, 0), (ControlType.ERASE_IN_LINE, 2)))
+    if "log" not in told:
+        return ""
+    log_event(Path(told["log"]), doing=told.get("doing"), **event)
+    return f" (log: {_near(told['log'])})"
+
+
+def _wait() -> int: # the exit code
+    "Let another process do what was typed, and end it when a signal comes."
+    heard = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup and the like want to go on
+    context, told = multiprocessing.get_context("spawn"), {}
+    ours, theirs = context.Pipe(duplex=False)
+    worker = context.Process(target=_work, args=(theirs,))
+
+    def stop(number, _):
+        for other in heard:  # once is enough
+            signal.signal(other, signal.SIG_IGN)
+        raise _Stop(number)
+
+    try:
+        for number in heard:
+            signal.signal(number, signal.SIG_IGN)  # the worker starts so
+        worker.start()
+        theirs.close()
+        for number in heard:
+            signal.signal(number, stop)
+        try:
+            while True:
+                told |= ours.recv()
+        except (EOFError, OSError):  # it has ended
+            worker.join()
+    except _Stop as stopped:
+        worker.kill()
+        worker.join()
+        (number,) = stopped.args
+        log = _clear(worker, told, event="interrupted", signal=signal.Signals(number).name)
+        print(f"Stopped while at \"{told.get('doing', 'the start')}\": what was finished is kept, `{shlex.join([_command(), *sys.argv[1:]])}` goes on from there{log}.", file=sys.stderr)
+        return 128 + number
+    if worker.exitcode < 0:
+        name = signal.Signals(-worker.exitcode).name
+        log = _clear(worker, told, event="killed", signal=name)
+        print(f"Error: {name} from outside ended the work while at \"{told.get('doing', 'the start')}\"" + (", as a system does that is out of memory" if name == "SIGKILL" else "")
+              + f": what was finished is kept, the same command goes on from there{log}", file=sys.stderr)
+        return 128 - worker.exitcode
+    return worker.exitcode
+
+
+def main() -> None:
+    "The `movierec` command: exit codes 1 for what went wrong, 2 for usage, 130 for Ctrl-C and 143 for SIGTERM."
+    sys.exit(_wait() if sys.argv[1:2] and sys.argv[1] in LONG else _answer())

@@ -10,7 +10,8 @@ __all__ = ['RATING_COLUMNS', 'LIST_COLUMNS', 'EVENT_COLUMNS', 'CANDIDATE_COLUMNS
            'SasrecSettings', 'GenreSettings', 'SourceWeights', 'WeightSettings', 'HybridSettings', 'RankerSettings',
            'RankerV3Settings', 'DownloadSettings', 'ServiceSettings', 'AppSettings', 'PostersSettings', 'project_root',
            'Settings', 'load_settings', 'Paths', 'paths', 'digest', 'code_version', 'write_json', 'read_manifest',
-           'cores', 'peak_memory_mb', 'replacing', 'Artifact', 'locked', 'open_artifact', 'build']
+           'cores', 'peak_memory_mb', 'machine_memory_mb', 'log_event', 'clear_up', 'replacing', 'Artifact', 'locked',
+           'open_artifact', 'build']
 
 # %% ../nbs/00_config.ipynb #2ab66575
 import hashlib
@@ -23,6 +24,7 @@ import tomllib
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
@@ -464,6 +466,8 @@ class Paths:
         return self.processed / "evaluation" / (protocol if relevant == "liked" else f"{protocol}-{relevant}-relevant")
     @property
     def runs(self) -> Path: return self.reports / "runs"
+    @property
+    def logs(self) -> Path: return self.reports / "logs" / self.dataset
     def sources(self, protocol: str, phase: str) -> Path:
         return self.reports / "models" / self.dataset / protocol / phase
     def rankers(self, protocol: str) -> Path: return self.sources(protocol, "rankers")
@@ -526,6 +530,26 @@ def peak_memory_mb() -> float | None:
     return round(getrusage(RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3), 1)
 
 
+def machine_memory_mb() -> float | None:
+    "The memory of this machine in MB; None where the system doesn't tell."
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6, 1)
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return None
+
+
+def log_event(
+    log: Path, # a file; made if need be
+    event: str, # what happened
+    **facts, # more about it
+) -> None:
+    "Add a line to a log: a JSON object with the time (UTC), the event and the facts."
+    log.parent.mkdir(parents=True, exist_ok=True)
+    line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event} | facts, ensure_ascii=False, default=str)
+    with log.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
 def _recover(folder: Path) -> None:
     "Clear up after a run that was killed, under the artifact's lock: one killed between the two renames gets its old artifact back."
     for retired in folder.parent.glob(f".{folder.name}.*.old.tmp"):
@@ -533,6 +557,21 @@ def _recover(folder: Path) -> None:
             retired.rename(folder)
     for stale in folder.parent.glob(f".{folder.name}.*.tmp"):
         shutil.rmtree(stale, ignore_errors=True)
+
+
+def clear_up(
+    place: Path, # below this folder
+    process: int, # its number; it must have ended
+) -> None:
+    "Remove what a killed process has left half-done; an artifact that it was about to replace comes back."
+    for left in list(place.rglob(f".*.{process}.*tmp")):  # `.tmp` and `.old.tmp`, see `replacing`
+        whole = left.with_name(left.name.split(f".{process}.")[0][1:])
+        if left.name.endswith(".old.tmp") and not whole.exists():
+            left.rename(whole)
+        elif left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 @contextmanager

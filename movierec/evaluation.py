@@ -29,7 +29,7 @@ from .interactions import PROTOCOL_CLASSES, Holdout, item_genre_matrix, load_hol
 from .metrics import (TIERS, coverage, genre_diversity, gini, holm, intervals, item_tiers, miscalibration, novelty, paired_p, popularity_shift,
                               resampled_means, serendipity, user_metrics)
 from .ranker import RANKERS, Ranked, Ranker, ranked_lists
-from .retrieval import Hybrid
+from .retrieval import Hybrid, counted
 
 # %% ../nbs/08_evaluation.ipynb #e1318451
 def load_rankers(rankers: Artifact, dataset: str) -> dict[str, Ranker]: # in the order of `SYSTEMS`
@@ -61,15 +61,14 @@ def all_lists(
     holdout: Holdout,
     settings: Settings,
     k: int, # length of the lists
-    step: Callable[[str], None] = lambda text: None, # told which system is asked
+    step: Callable[..., None] = lambda *told: None, # told which system is asked, and for how many users it has answered
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]: # system → item_idx int32 and scores, len(holdout.users) × k
     "What every system shows every user with a held-out event."
     users, moments, lists = holdout.users, holdout.as_of[holdout.users], {}
     for name, source in hybrid.sources.items():
-        step(f"asking {name}")
-        lists[name] = source.top_k(users, k, moments, settings.batch_size)
-    step("asking the hybrid and the rankers")
-    return lists | (ranked_lists(FeatureStore(hybrid, settings.half_life_days), rankers, users, k, moments) if rankers else {"hybrid": hybrid.top_k(users, k, moments)})
+        lists[name] = source.top_k(users, k, moments, settings.batch_size, counted(step, f"asking {name}", len(users)))
+    told = counted(step, "asking the hybrid and the rankers", len(users))
+    return lists | (ranked_lists(FeatureStore(hybrid, settings.half_life_days), rankers, users, k, moments, told=told) if rankers else {"hybrid": hybrid.top_k(users, k, moments, told=told)})
 
 # %% ../nbs/08_evaluation.ipynb #3c0ef16b
 def build_lists(
@@ -77,7 +76,7 @@ def build_lists(
     split: Artifact, # from `build_split`
     sources: Artifact, # from `build_sources` in the last phase before the test
     rankers: Artifact | None, # from `build_rankers`; None under a protocol that trains none
-    step: Callable[[str], None] = lambda text: None, # told which system is asked
+    step: Callable[..., None] = lambda *told: None, # told which system is asked, and for how many users it has answered
 ) -> Artifact: # <system>.parquet: user_idx, item_idx, rank, score; pools.parquet
     "Ask every system for the lists of all users with a test event, and where its candidates have what is to be foreseen."
     protocol = split.manifest["contents"]["protocol"]
@@ -95,14 +94,12 @@ def build_lists(
             lists = all_lists(hybrid, load_rankers(rankers, settings.dataset) if rankers else {}, holdout, settings, size, step)
             for name, (items, scores) in lists.items():
                 rows[name] = keep(name, candidates(holdout.users, items, scores, name).drop(columns="source"))
-            step("looking into the pools")
-            pools = pool_places(hybrid, holdout, settings)
+            pools = pool_places(hybrid, holdout, settings, step)
             keep("pools", pools)
         contents = {"users": len(holdout.users), "rows": rows, "length": size, "pool_users": int(pools["user_idx"].nunique())}
         if rankers is None:  # otherwise they have chosen already
-            step("asking everyone about the validation part")
             exam = load_holdout(split, "validation")
-            lists = all_lists(exam.folded_in(fitted), {}, exam, settings, size)
+            lists = all_lists(exam.folded_in(fitted), {}, exam, settings, size, lambda text, *counts: step(f"{text} about the validation part", *counts))
             contents |= chosen_on_validation({name: items for name, (items, _) in lists.items()}, exam, settings, protocol)
         return contents
 
@@ -114,6 +111,7 @@ def pool_places(
     hybrid: Hybrid,
     holdout: Holdout,
     settings: Settings,
+    step: Callable[..., None] = lambda *told: None, # told of how many users
 ) -> pd.DataFrame: # user_idx, item_idx, and for the hybrid and each voting source the item's rank in its pool, int16; 0 = not in it
     "Where the pools of `pool_users` users with a test event have the held-out items."
     users = holdout.users
@@ -121,7 +119,8 @@ def pool_places(
         users = np.sort(np.random.default_rng(settings.seed).choice(users, settings.pool_users, replace=False))
     events = holdout.events.select(np.isin(holdout.events.user_idx, users))
     rows = np.searchsorted(users, events.user_idx)
-    return pd.DataFrame({"user_idx": events.user_idx, "item_idx": events.item_idx} | hybrid.places(users, rows, events.item_idx, max(settings.pool_sizes), holdout.as_of[users]))
+    return pd.DataFrame({"user_idx": events.user_idx, "item_idx": events.item_idx}
+                        | hybrid.places(users, rows, events.item_idx, max(settings.pool_sizes), holdout.as_of[users], told=counted(step, "looking into the pools", len(users))))
 
 
 def chosen_on_validation(
@@ -406,7 +405,7 @@ def build_evaluation(
     rankers: Artifact | None, # from `build_rankers`; None under a protocol that trains none
     lists: Artifact, # from `build_lists`
     costs: dict[str, Artifact], # stage → artifact, for the seconds
-    step: Callable[[str], None] = lambda text: None, # told which system is judged
+    step: Callable[..., None] = lambda *told: None, # told which system is judged
 ) -> Artifact: # results.json, results.csv, results.png; users.parquet: user_idx, system and the metrics of each user judged
     "Judge all systems on the test part."
     contents = split.manifest["contents"]
@@ -420,8 +419,9 @@ def build_evaluation(
         exam = Exam(holdout, cutoffs, settings.warm_events, item_genre_matrix(load_items(data))[0])
         chosen = lists.manifest["contents"] if rankers is None else {"validation_users": rankers.manifest["contents"]["users"]} | rankers.manifest["contents"]
         popular, judgements = read_lists(lists, "popularity", holdout.users, cutoffs[-1]), {}
-        for name in lists.manifest["contents"]["rows"]:
-            step(f"judging {name}")
+        names = list(lists.manifest["contents"]["rows"])
+        for number, name in enumerate(names):
+            step(f"judging {name}", number, len(names), "systems")
             judgements[name] = judge(read_lists(lists, name, holdout.users, cutoffs[-1]), popular, exam, settings, headline)
             judgements[name].figures["validation"] = {"n_users": chosen["validation_users"]} | chosen["validation"][name]
         best, of_users = chosen["best_on_validation"], {metric: {name: judgement.of_users[metric] for name, judgement in judgements.items()} for metric in headline}

@@ -29,7 +29,7 @@ from .config import SCORED, Artifact, ArtifactError, DataError, Settings, build,
 from .features import FEATURES, FEATURE_GROUPS, LATELY, V1_FEATURES, V2_FEATURES, V3_FEATURES, FeatureStore
 from .interactions import Holdout, Interactions, load_holdout
 from .metrics import hits, user_metrics
-from .retrieval import Hybrid, in_threads
+from .retrieval import Hybrid, counted, in_threads
 
 # %% ../nbs/07_ranker.ipynb #7ea08bfb
 @dataclass(frozen=True, eq=False)
@@ -63,6 +63,7 @@ def training_set(
     holdout: Holdout, # of the tuning or the validation phase
     users: np.ndarray, # int: user_idx
     batch_size: int = 128, # users handled at a time by one thread
+    told: Callable[[int, int], None] | None = None, # see `in_threads`
 ) -> TrainingSet:
     "Retrieve, describe and label the candidates of `users`."
     def part(start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -70,7 +71,7 @@ def training_set(
         pool = store.hybrid.pool(batch, holdout.as_of[batch])
         return pool.items, store.matrix(pool, holdout.as_of[batch]), hits(pool.items, holdout.relevant[batch])
 
-    items, features, labels = (np.concatenate(parts) for parts in zip(*in_threads(part, range(0, len(users), batch_size)), strict=True))
+    items, features, labels = (np.concatenate(parts) for parts in zip(*in_threads(part, range(0, len(users), batch_size), told), strict=True))
     return TrainingSet(users, items, features, labels)
 
 # %% ../nbs/07_ranker.ipynb #34b1b929
@@ -360,6 +361,7 @@ def ranked_lists(
     k: int,
     as_of: np.ndarray, # int64, one moment per user
     batch_size: int = 128, # users handled at a time by one thread
+    told: Callable[[int, int], None] | None = None, # see `in_threads`
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]: # "hybrid" and each ranker → item_idx int32 and score float32, len(users) × k
     "One pool per user, in the hybrid's order and in each ranker's."
     hybrid, wanted = store.hybrid, tuple(name for name in V3_FEATURES if any(name in ranker.features for ranker in rankers.values()))
@@ -374,7 +376,7 @@ def ranked_lists(
             lists[name] = reorder(pool.items, ranker.score_own(own, pool.items), k)
         return lists
 
-    parts = in_threads(part, range(0, max(len(users), 1), batch_size))
+    parts = in_threads(part, range(0, max(len(users), 1), batch_size), told)
     return {name: tuple(np.concatenate(column) for column in zip(*(lists[name] for lists in parts), strict=True)) for name in parts[0]}
 
 
@@ -478,6 +480,7 @@ def explained_lists(
     k: int,
     as_of: np.ndarray, # int64, one moment per user
     batch_size: int = 128, # users handled at a time by one thread
+    told: Callable[[int, int], None] | None = None, # see `in_threads`
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # item_idx int32, score float32, and int8: which of `hybrid.sources` did most for it; len(users) × k each
     "The lists of `system.top_k`, and whose word each of their items is."
     hybrid, names = store.hybrid, tuple(store.hybrid.sources)
@@ -501,7 +504,7 @@ def explained_lists(
             drivers[there] = loudest(parts[:, :-1], system.ranker.features, drivers[there], names)
         return items, scores, np.vectorize(names.index, otypes=[np.int8])(drivers) if drivers.size else drivers.astype(np.int8)
 
-    return tuple(np.concatenate(column) for column in zip(*in_threads(part, range(0, max(len(users), 1), batch_size)), strict=True))
+    return tuple(np.concatenate(column) for column in zip(*in_threads(part, range(0, max(len(users), 1), batch_size), told), strict=True))
 
 # %% ../nbs/07_ranker.ipynb #7441a69b
 def together(*parts: TrainingSet) -> TrainingSet:
@@ -514,12 +517,14 @@ def load_phase(
     split: Artifact, # from `build_split`
     sources: Artifact, # from `build_sources` in the same phase
     phase: str, # "tuning" or "validation"
+    step: Callable[..., None] = lambda *told: None, # told of how many users the pools are there
 ) -> tuple[Holdout, Hybrid, TrainingSet]:
     "The holdout of a phase, its fitted hybrid, and the labelled pools of its users."
     holdout = load_holdout(split, phase)
     hybrid = Hybrid.load(sources.path, holdout.history)
     users = validation_users(holdout, settings)
-    pairs = training_set(FeatureStore(hybrid, settings.half_life_days), holdout, users) if len(users) else None
+    told = counted(step, f"collecting candidates of the {phase} phase", len(users))
+    pairs = training_set(FeatureStore(hybrid, settings.half_life_days), holdout, users, told=told) if len(users) else None
     if pairs is None or not pairs.labels.any():
         raise DataError(f"{settings.dataset} is too small to train a ranker: no candidate of the {phase} phase of "
                         f"{split.manifest['contents']['protocol']} is relevant")
@@ -531,16 +536,14 @@ def build_rankers(
     split: Artifact, # from `build_split`
     tuning_sources: Artifact, # from `build_sources` in the phase "tuning"
     sources: Artifact, # from `build_sources` in the phase "validation"
-    step: Callable[[str], None] = lambda text: None, # told what is being done
+    step: Callable[..., None] = lambda *told: None, # told what is being done
 ) -> Artifact: # a folder per ranker, and the validation metrics of all systems in the manifest
     "Train the rankers, and score every system on the validation part."
     def make(folder: Path) -> dict:
-        step("collecting candidates of the tuning phase")
-        tuning = load_phase(settings, split, tuning_sources, "tuning")[2]
-        step("collecting candidates of the validation phase")
-        holdout, hybrid, pairs = load_phase(settings, split, sources, "validation")
+        tuning = load_phase(settings, split, tuning_sources, "tuning", step)[2]
+        holdout, hybrid, pairs = load_phase(settings, split, sources, "validation", step)
         users, both = pairs.users, together(tuning, pairs)
-        ranked = {name: source.top_k(users, settings.list_size, holdout.as_of[users])[0] for name, source in hybrid.sources.items()}
+        ranked = {name: source.top_k(users, settings.list_size, holdout.as_of[users], told=counted(step, f"asking {name}", len(users)))[0] for name, source in hybrid.sources.items()}
         ranked["hybrid"] = pairs.items[:, : settings.list_size]
         for version in RANKERS:
             step(f"training {version}")

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['SITUATIONS', 'SOURCE_CLASSES', 'PHASES', 'shares', 'kind_affinity', 'exact_sums', 'GenreNeighbours', 'Pool',
-           'in_threads', 'Hybrid', 'make_hybrid', 'ablation', 'tune_weights', 'seeds_of', 'reasons', 'load_history',
-           'build_sources']
+           'in_threads', 'counted', 'Hybrid', 'make_hybrid', 'ablation', 'tune_weights', 'seeds_of', 'reasons',
+           'load_history', 'build_sources']
 
 # %% ../nbs/05_retrieval.ipynb #1a58e7db
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -166,12 +166,32 @@ class Pool:
 def in_threads(
     work: Callable[[int], Any], # what to do with each value; numpy and scipy let other threads run meanwhile
     values: Sequence[int],
+    told: Callable[[int, int], None] | None = None, # hears how many are done, of how many
 ) -> list: # the results, in the order of `values`
     "Work on batches side by side, one core each."
+    def collected(finished: Iterable) -> list:
+        results = []
+        for result in finished:
+            results.append(result)
+            if told:
+                told(len(results), len(values))
+        return results
+
     if len(values) < 2:
-        return [work(value) for value in values]
+        return collected(map(work, values))
     with threadpool_limits(1), ThreadPoolExecutor(cores()) as pool:
-        return list(pool.map(work, values))
+        return collected(pool.map(work, values))
+
+
+def counted(
+    step: Callable[..., None], # a progress' `step(text, done, total, unit)`
+    text: str, # what is being done
+    n: int, # for so many
+    unit: str = "users",
+) -> Callable[[int, int], None]: # hears of batches, and tells `step` of users
+    "What to give `in_threads` and `top_k` as `told`, so that a progress shows how many users are done."
+    step(text, 0, n, unit)
+    return lambda done, total: step(text, n * done // total, n, unit)
 
 
 @dataclass
@@ -223,6 +243,7 @@ class Hybrid(Recommender):
         as_of: np.ndarray | None = None, # int64, one moment per user
         size: int | None = None, # default: `pool_size`
         batch_size: int = 128, # users handled at a time by one thread
+        told: Callable[[int, int], None] | None = None, # see `in_threads`
     ) -> Pool:
         "The candidates of a batch of users, with what each source said about them."
         users = np.asarray(users, np.int32)
@@ -237,7 +258,7 @@ class Hybrid(Recommender):
             batch = slice(start, start + batch_size)
             whole.write(batch, self._pool(users[batch], moments[batch], size))
 
-        in_threads(part, range(0, len(users), batch_size))
+        in_threads(part, range(0, len(users), batch_size), told)
         return whole
 
     def _ask(self, users: np.ndarray, depth: int, as_of: np.ndarray) -> dict[str, tuple[np.ndarray, Callable]]:
@@ -278,6 +299,7 @@ class Hybrid(Recommender):
         size: int, # how deep to look
         as_of: np.ndarray, # int64, one moment per user
         batch_size: int = 128, # users handled at a time by one thread
+        told: Callable[[int, int], None] | None = None, # see `in_threads`
     ) -> dict[str, np.ndarray]: # "hybrid" and each voting source → int16, one per item: its rank from 1; 0 = not among the first `size`
         "Where the pool and each source have given items."
         order = np.argsort(rows, kind="stable")
@@ -297,7 +319,7 @@ class Hybrid(Recommender):
                 table[cells] = 0
             return found
 
-        parts, result = in_threads(part, range(0, len(users), batch_size)), {}
+        parts, result = in_threads(part, range(0, len(users), batch_size), told), {}
         for name in ("hybrid", *self.voters):
             result[name] = np.zeros(len(rows), np.int16)
             result[name][order] = np.concatenate([found[name] for found in parts]) if parts else 0
@@ -333,8 +355,8 @@ class Hybrid(Recommender):
         said = self._ask(users, self.depth, moments)
         return self._with_origin(users, self.situation(users, moments), items, np.full(items.shape, np.nan, np.float32), said)
 
-    def top_k(self, users, k, as_of=None, batch_size=128):
-        pool = self.pool(users, as_of, k, batch_size)
+    def top_k(self, users, k, as_of=None, batch_size=128, told=None):
+        pool = self.pool(users, as_of, k, batch_size, told)
         return pool.items, pool.scores
 
     def recommend(self, users, k, as_of=None) -> pd.DataFrame:

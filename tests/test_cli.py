@@ -1,5 +1,6 @@
 """The command as a person types it: tables that can be read, errors in one sentence, nothing half-written."""
 
+import io
 import json
 import os
 import signal
@@ -10,9 +11,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import rich.progress
 from conftest import write_archive
+from rich.console import Console
 
-from movierec.config import SOURCES, load_settings, paths, write_json
+from movierec import cli
+from movierec.config import SOURCES, Artifact, load_settings, locked, paths, write_json
 from movierec.ingest import query
 
 COMMAND = Path(sys.executable).with_name("movierec")
@@ -93,12 +97,14 @@ def test_errors_are_one_sentence(tiny_run, tmp_path):
     fails(movierec("recommend", "--user-id", 7, "--system", "best", *options(settings)), "no system best", "ranked_v2")
     fails(movierec("recommend", "--user-id", 7, "--dataset", "tinny", "--data-dir", settings.data_dir), "no dataset tinny", "did you mean tiny?")
     fails(movierec("recommend", "--user-id", 7, "--dataset", "ml-1m", "--data-dir", tmp_path), "ml-1m hasn't been run yet")
+    elsewhere = ("--data-dir", tmp_path, "--reports-dir", tmp_path / "reports")
     offline = ("--set", "download.url=http://127.0.0.1:1", "--set", "download.backoff=0", "--data-dir", tmp_path)
-    fails(movierec("run", "--dataset", "ml-1m", *offline), "ml-1m can't be downloaded", "ConnectError", "ml-1m.zip", "--source")
+    fails(movierec("run", "--dataset", "ml-1m", *offline, "--reports-dir", tmp_path / "reports"), "ml-1m can't be downloaded", "ConnectError", "ml-1m.zip", "--source", "(log: ")
     fails(movierec("download", "ml-1m", *offline), "ml-1m can't be downloaded", "ConnectError")
     fails(movierec("download", "ml-1mm", *offline), "did you mean ml-1m?")
-    fails(movierec("run", "--dataset", "nonsense", "--data-dir", tmp_path), "no dataset nonsense")
-    fails(movierec("run", "--source", tmp_path / "absent.zip", "--data-dir", tmp_path), "absent.zip doesn't exist")
+    fails(movierec("run", "--dataset", "nonsense", *elsewhere), "no dataset nonsense")
+    assert not (tmp_path / "reports" / "logs" / "nonsense").exists(), "a name that doesn't exist leaves nothing"
+    fails(movierec("run", "--source", tmp_path / "absent.zip", *elsewhere), "absent.zip doesn't exist")
     fails(movierec("run", "--protocol", "random", "--data-dir", tmp_path), "protocol = 'random'")
     fails(movierec("run", "--set", "als.factors=0", "--data-dir", tmp_path), "als.factors = 0")
     fails(movierec("run", "--set", "als.factors", "--data-dir", tmp_path), "name=value")
@@ -107,7 +113,7 @@ def test_errors_are_one_sentence(tiny_run, tmp_path):
     fails(movierec("run", "--source", tmp_path, "--ratings", tmp_path / "r.csv"), "give one of them")
     fails(movierec("run", "--columns", "user=x"), "they need --ratings")
     fails(movierec("run", "--on-bad-rows", "ignore"), "on_bad_rows = 'ignore'")
-    fails(movierec("run", "--ratings", tmp_path / "r.csv", "--data-dir", tmp_path), "r.csv doesn't exist")
+    fails(movierec("run", "--ratings", tmp_path / "r.csv", *elsewhere), "r.csv doesn't exist")
     fails(movierec("run", "--config", tmp_path / "no.toml"), "no.toml doesn't exist")
     fails(movierec("info", MOVIEREC_SEDE="1"), "MOVIEREC_SEDE (did you mean MOVIEREC_SEED?)")
     fails(movierec("export-split", *options(settings), "--protocol", "all", "--out", tmp_path / "s"), "no protocol all")
@@ -115,7 +121,7 @@ def test_errors_are_one_sentence(tiny_run, tmp_path):
     blocked = tmp_path / "blocked"
     blocked.touch()
     fails(movierec("export-recommendations", *options(settings), "--protocol", "global-time", "--system", "als", "-k", 5, "--out", blocked / "x.parquet"), "blocked")
-    fails(movierec("run", "--data-dir", blocked), "blocked")
+    fails(movierec("run", "--data-dir", blocked, "--reports-dir", tmp_path / "reports"), "blocked")
 
 
 def test_damaged_artifacts_are_one_sentence(tmp_path):
@@ -170,21 +176,113 @@ def test_a_run_of_files_of_ones_own(tmp_path):
     assert "your own" in movierec("datasets", "--data-dir", tmp_path / "data").stdout
 
 
-@pytest.mark.slow
-def test_interrupt_stops_at_once_and_the_next_run_goes_on(tmp_path):
-    archive = write_archive(tmp_path / "films", n_users=300)
-    arguments = [COMMAND, "run", "--source", archive, "--data-dir", tmp_path / "data", "--reports-dir", tmp_path / "reports"]
-    process = subprocess.Popen(list(map(str, arguments)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+STUCK = """
+import ctypes
+import sys
+import time
+from pathlib import Path
+from movierec import cli, sequential
+
+
+def fit(self, interactions):
+    Path(sys.argv[-1]).joinpath("inside").touch()
+    {call}
+
+
+sequential.EASE.fit = fit
+if __name__ == "__main__":
+    cli.main()
+"""
+HOLDS_THE_LOCK = "ctypes.PyDLL(None).sleep(100)"  # as LAPACK by SciPy: no instruction of Python runs meanwhile, in no thread
+LETS_GO = "time.sleep(100)"
+
+
+def stuck(folder, call):
+    """A run that sits in a call of 100 seconds while it fits EASE; the process, its arguments, and the number of the process that works for it."""
+    script = folder / "stuck.py"
+    script.write_text(STUCK.format(call=call))
+    (folder / "inside").unlink(missing_ok=True)
+    arguments = ["run", "--source", folder / "films", "--protocol", "global-time", "--data-dir", folder / "data", "--reports-dir", folder]
+    process = subprocess.Popen([sys.executable, script, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("data/processed/films/interactions/manifest.json")):
+    while not (folder / "inside").exists():
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 130 and said.startswith("Stopped.") and "Traceback" not in said
-    assert not [path for path in tmp_path.rglob(".*.tmp") if path.is_dir()]
-    done = movierec(*arguments[1:])
-    assert done.returncode == 0 and "up to date" in done.stdout
+    (temporary,) = folder.rglob(".tuning.*.tmp")
+    return process, arguments, int(temporary.name.split(".")[2])
+
+
+def left(folder):
+    return [path for path in folder.rglob(".*tmp") if path.is_dir()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_stop_comes_through_any_native_call_and_the_next_run_goes_on(tmp_path):
+    write_archive(tmp_path / "films")
+    work = paths(load_settings(dataset="films", data_dir=tmp_path / "data", reports_dir=tmp_path)).sources("global-time", "tuning")
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        process, arguments, _ = stuck(tmp_path, HOLDS_THE_LOCK)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=50)  # the call lasts twice as long
+        assert process.returncode == code and said.count("\n") == 1
+        assert said.startswith('Stopped while at "global-time: sources for tuning: fitting ease"') and "`movierec run --source" in said
+        assert not left(tmp_path)
+        with locked(work).acquire(timeout=0):  # it is free
+            pass
+        log = sorted((tmp_path / "logs" / "films").iterdir())[-1]
+        last = json.loads(log.read_text().splitlines()[-1])
+        assert last["event"] == "interrupted" and last["signal"] == number.name and log.name in said
+    process, _, worker = stuck(tmp_path, HOLDS_THE_LOCK)
+    os.kill(worker, signal.SIGKILL)  # as a system does that is out of memory
+    _, said = process.communicate(timeout=50)
+    assert process.returncode == 137 and said.startswith("Error: SIGKILL from outside") and said.count("\n") == 1 and not left(tmp_path)
+    done = movierec(*arguments)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert all("up to date" in line for line in lines[:3]) and lines[3].startswith("✓ global-time: sources for tuning")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_whoever_works_ends_with_the_one_who_waits(tmp_path):
+    write_archive(tmp_path / "films")
+    process, _, _ = stuck(tmp_path, LETS_GO)
+    process.kill()
+    process.communicate()
+    with locked(paths(load_settings(dataset="films", data_dir=tmp_path / "data", reports_dir=tmp_path)).sources("global-time", "tuning")).acquire(timeout=50):
+        pass  # who held it is gone
+
+
+def test_an_error_names_the_log_and_the_log_the_error(tmp_path):
+    archive = write_archive(tmp_path / "films")
+    (archive / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,eleven,0\n")
+    done = movierec("run", "--source", archive, "--data-dir", tmp_path / "data", "--reports-dir", tmp_path, cwd=tmp_path)
+    (log,) = (tmp_path / "logs" / "films").iterdir()
+    assert fails(done, "eleven", f"(log: {log.relative_to(tmp_path)})")
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [event["event"] for event in events] == ["run begins", "stage begins", "error"]
+    assert events[0]["command"][1:3] == ["run", "--source"] and "eleven" in events[-1]["error"] and events[-1]["stage"] == "ingest"
+
+
+def test_a_terminal_sees_how_many_how_fast_and_how_long_still(monkeypatch):
+    monkeypatch.setattr(cli, "out", Console(file=io.StringIO(), force_terminal=True, width=150, highlight=False))
+    progress = cli.TerminalProgress()
+    with progress.stage("test lists") as running:
+        running.step("asking als", 0, 1_000, "users")
+        running.step("asking als", 250, 1_000, "users")
+        running.step("writing")
+        running.done(Artifact(Path("lists"), {"contents": {"rows": {"lists": 5}}}, built=True))
+    seen = cli.out.file.getvalue()
+    assert "test lists: asking als … " in seen and " of 1,000 users" in seen and "test lists: writing … " in seen and "━" in seen
+    assert seen.rstrip().splitlines()[-1].count("5 lists") == 1 and "✓" in seen
+
+    now = [0.0]
+    bars = rich.progress.Progress(get_time=lambda: now[0])
+    task = bars.add_task("asking als", total=1_000, unit="users")
+    for now[0], done in ((1.0, 200), (2.0, 400)):
+        bars.update(task, completed=done)
+    assert cli._Pace().render(bars.tasks[0]).plain == "400 of 1,000 users, 200 users/s, 0:03 left"
 
 
 def test_paths_module_agrees_with_the_command(tiny_run):

@@ -11,6 +11,7 @@ from movierec.config import (
     ConfigError,
     NotFoundError,
     build,
+    clear_up,
     load_settings,
     open_artifact,
     read_manifest,
@@ -179,3 +180,16 @@ def test_a_key_is_never_shown(monkeypatch):
     monkeypatch.setenv("MOVIEREC_SERVICE__API_KEY", "hush hush")
     settings = load_settings()
     assert "hush" not in f"{error.value} {settings} {settings.model_dump(mode='json')}" and settings.service.api_key.get_secret_value() == "hush hush"
+
+
+def test_clearing_up_after_a_killed_process(tmp_path):
+    """Its temporaries go, those of others stay; killed between the two renames, the old artifact comes back."""
+    for name in ("a/.lists.12.tmp/inner", "a/.als.12.old.tmp", "b/.als.12.old.tmp", "b/als", "b/.lists.112.tmp", "b/.lists.13.tmp"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "a" / ".als.12.old.tmp" / "manifest.json").touch()
+    (tmp_path / "a" / ".lists.12.tmp" / ".manifest.json.12.tmp").touch()
+    (tmp_path / "a" / ".results.json.12.tmp").touch()
+    clear_up(tmp_path, 12)
+    assert (tmp_path / "a" / "als" / "manifest.json").exists()
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_dir()} == {"a", "a/als", "b", "b/als", "b/.lists.112.tmp", "b/.lists.13.tmp"}
+    clear_up(tmp_path / "absent", 12)

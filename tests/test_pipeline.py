@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from movierec.config import (
     EXTRA_PROTOCOLS,
     NEURAL,
     PROTOCOLS,
+    SOURCES,
     ArtifactError,
     DataError,
     NotFoundError,
@@ -39,6 +41,7 @@ from movierec.pipeline import (
     export_recommendations_of,
     export_split_of,
     inventory,
+    logged,
     open_data,
     open_run,
     run,
@@ -349,6 +352,84 @@ def test_asking_about_a_run_keeps_its_settings(tiny_run, tmp_path):
     assert as_run_before(plain.model_copy(update={"als": plain.als.model_copy(update={"factors": 5})})).als.factors == 8
     assert as_run_before(plain.model_copy(update={"relevant": "all"})).relevant == "all"
     assert as_run_before(plain.model_copy(update={"data_dir": tmp_path})).data_dir == tmp_path
+
+
+class Counts(Progress):
+    """Remembers what was counted: (stage, text, total, unit) → the counts."""
+
+    def __init__(self):
+        self.told = {}
+
+    def stage(self, name):
+        self.name = name
+        return super().stage(name)
+
+    def step(self, text, done=None, total=None, unit=""):
+        if total is not None:
+            self.told.setdefault((self.name, text, total, unit), []).append(done)
+
+
+def test_stages_that_go_through_users_say_how_many_are_done(tmp_path):
+    settings, counts = tiny_settings(tmp_path, protocol="leave-last-out"), Counts()
+    run(settings, write_archive(tmp_path / "archive", n_users=300), counts)
+    users = {"collecting candidates of the tuning phase", "collecting candidates of the validation phase", "asking als", "asking the hybrid and the rankers", "looking into the pools"}
+    assert users <= {text for _, text, _, unit in counts.told if unit == "users"}
+    for (stage, text, total, _), told in counts.told.items():
+        if not text.startswith("judging"):
+            assert told == sorted(told) and told[0] == 0 and told[-1] == total, (stage, text)
+    judged = [(told, total) for (_, text, total, _), told in counts.told.items() if text.startswith("judging")]
+    assert judged == [([number], len(SYSTEMS)) for number in range(len(SYSTEMS))]
+    lists = counts.told["leave-last-out: test lists", "asking the hybrid and the rankers", 300, "users"]
+    assert lists == [0, 100, 200, 300], "three batches of up to 128"
+    everybody = [key for key in counts.told if key[0] == "everybody's list"]
+    assert len(everybody) == 2 and {key[2] for key in everybody} == {300}
+
+
+def events_of(log):
+    return [json.loads(line) for line in log.file.read_text().splitlines()]
+
+
+def test_a_log_keeps_what_happened(tmp_path):
+    settings, recorder = tiny_settings(tmp_path, protocol="leave-last-out", als={"factors": 6}), Recorder()
+    with logged(settings, recorder, ["movierec", "run", "--set", "posters.api_key=secret"]) as log:
+        run(settings, write_archive(tmp_path / "archive"), log)
+        warnings.warn("the ice is thin", stacklevel=1)
+    events = events_of(log)
+    first, last = events[0], events[-1]
+    assert first["event"] == "run begins" and first["dataset"] == "tiny" and first["changed"]["als.factors"] == 6 and "secret" not in log.file.read_text()
+    assert {"settings", "version", "code", "cores", "memory_mb", "python", "system"} <= set(first)
+    ends = {event["stage"]: event for event in events if event["event"] == "stage ends"}
+    assert list(ends) == recorder.built == [event["stage"] for event in events if event["event"] == "stage begins"]
+    assert all(event["built"] and event["seconds"] >= 0 and event["peak_memory_mb"] > 0 for event in ends.values())
+    assert ends["ingest"]["rows"]["ratings"] == 3200 and set(ends["leave-last-out: sources on train"]["fit_seconds"]) == set(SOURCES)
+    assert any(event["event"] == "warning" and "the ice is thin" in event["warning"] for event in events)
+    assert last["event"] == "run ends" and last["warnings"] == log.warnings >= 1 and last["peak_memory_mb"] == max(event["peak_memory_mb"] for event in [*ends.values(), last])
+    times = [event["time"] for event in events]
+    assert times == sorted(times) and times[0].endswith("+00:00")
+
+
+def test_a_log_of_what_went_wrong(tmp_path):
+    settings = tiny_settings(tmp_path)
+    with pytest.raises(DataError), logged(settings) as log:
+        run(settings, tmp_path / "absent", log)
+    assert events_of(log)[-1]["event"] == "error" and "absent" in events_of(log)[-1]["error"] and "traceback" not in events_of(log)[-1]
+    with pytest.raises(ZeroDivisionError), logged(settings) as log:
+        1 / 0  # noqa: B018
+    assert "ZeroDivisionError" in events_of(log)[-1]["traceback"]
+    with pytest.raises(KeyboardInterrupt), logged(settings) as log:
+        raise KeyboardInterrupt
+    assert events_of(log)[-1]["event"] == "interrupted"
+    with pytest.raises(NotFoundError), logged(tiny_settings(tmp_path, dataset="nowhere")) as log:
+        open_data(tiny_settings(tmp_path, dataset="nowhere"))
+    assert not log.file.parent.exists()
+
+
+def test_the_last_logs_are_kept(tmp_path):
+    settings, files = tiny_settings(tmp_path), []
+    for _ in range(5):
+        with logged(settings, keep=3) as log:
+            files.append(log.file)
+    assert sorted(paths(settings).logs.iterdir()) == files[-3:]
 
 
 def test_inventory(tiny_run):
