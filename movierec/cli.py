@@ -710,7 +710,7 @@ def _answer() -> int: # the exit code
     else:
         message = None
     if code == 130:
-        print("Stopped.", file=sys.stderr)
+        print("Stopped. What was finished is kept: the same command goes on from there.", file=sys.stderr)
     elif message:
         log = _told.get("log")
         print(f"Error: {message}" + (f" (log: {_near(log)})" if log and Path(log).exists() else ""), file=sys.stderr)
