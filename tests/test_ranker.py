@@ -14,13 +14,13 @@ from movierec.features import FEATURE_GROUPS, V2_FEATURES, V3_FEATURES, FeatureS
 from movierec.ingest import ingest
 from movierec.interactions import build_interactions, build_split, load_holdout, load_items
 from movierec.ranker import (
-    Listwise,
-    load_lightgbm,
     RANKERS,
+    Listwise,
     Ranked,
     Ranker,
     calibration,
     importance,
+    load_lightgbm,
     ranked_lists,
     reorder,
     together,
