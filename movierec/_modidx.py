@@ -124,6 +124,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'movierec.baselines.ALS._scores': ('baselines.html#als._scores', 'movierec/baselines.py'),
                                     'movierec.baselines.ALS._solved': ('baselines.html#als._solved', 'movierec/baselines.py'),
                                     'movierec.baselines.ALS.fold_in': ('baselines.html#als.fold_in', 'movierec/baselines.py'),
+                                    'movierec.baselines.ALS.parameters': ('baselines.html#als.parameters', 'movierec/baselines.py'),
                                     'movierec.baselines.ALSRecent': ('baselines.html#alsrecent', 'movierec/baselines.py'),
                                     'movierec.baselines.ALSRecent._fit': ('baselines.html#alsrecent._fit', 'movierec/baselines.py'),
                                     'movierec.baselines.ALSRecent._item_vectors': ( 'baselines.html#alsrecent._item_vectors',

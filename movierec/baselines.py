@@ -308,7 +308,8 @@ class ScoringRecommender(Recommender):
         write_json(directory / "model.json", {"class": type(self).__name__, "parameters": self.parameters(), "fitted_on": fitted_on(self.interactions), "crc32": checksums})
 
     @classmethod
-    def load(cls, directory: Path, interactions: Interactions) -> Self:
+    def load(cls, directory: Path, interactions: Interactions | None) -> Self:
+        "See `Recommender.load`; without interactions for who only wants what was learned."
         saved = read_model(directory, cls.__name__, interactions)
         try:
             state = read_arrays(directory, saved["crc32"], cls.mapped)
@@ -327,15 +328,15 @@ def fitted_on(interactions: Interactions) -> dict[str, int]:
     return {"n_users": interactions.n_users, "n_items": interactions.n_items, "events": len(interactions), "as_of": interactions.as_of}
 
 
-def read_model(directory: Path, class_name: str, interactions: Interactions) -> dict:
-    "The `model.json` of a saved model; raises `ArtifactError` if it is missing, another class's, or fitted on something else."
+def read_model(directory: Path, class_name: str, interactions: Interactions | None) -> dict:
+    "The `model.json` of a saved model; raises `ArtifactError` if it is missing, another class's, or fitted on something else than `interactions`."
     try:
         saved = json.loads((directory / "model.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ArtifactError(f"the model in {directory} can't be read ({type(error).__name__}): run `movierec run` again") from None
     if saved["class"] != class_name:
         raise ArtifactError(f"{directory} holds a {saved['class']}, not a {class_name}")
-    if saved["fitted_on"] != fitted_on(interactions):
+    if interactions is not None and saved["fitted_on"] != fitted_on(interactions):
         raise ArtifactError(f"the model in {directory} was fitted on other interactions: run `movierec run` again")
     return saved
 
@@ -581,13 +582,21 @@ class ALS(_DotProducts):
     alpha: float = 2.0 # a seen cell weighs 1 + alpha · confidence, an unseen one 1
     regularization: float = 1.0
     iterations: int = 15
+    continue_iterations: int = 5 # with `start_from`
     seed: int = 42
+    start_from: "ALS | None" = field(default=None, repr=False) # fitted on a part of the same history: its vectors are the start
+
+    def parameters(self) -> dict:
+        return {name: value for name, value in super().parameters().items() if name != "start_from"}
 
     def _fit(self, interactions: Interactions) -> None:
         from implicit.cpu.als import AlternatingLeastSquares
 
+        start = self.start_from
         model = AlternatingLeastSquares(factors=self.factors, regularization=self.regularization,
-                                        iterations=self.iterations, random_state=self.seed)
+                                        iterations=self.iterations if start is None else self.continue_iterations, random_state=self.seed)
+        if start is not None:
+            model.user_factors, model.item_factors = (np.array(vectors) for vectors in (start.user_factors, start.item_factors))
         weights = interactions.matrix.copy()
         weights.data = 1 + np.float32(self.alpha) * weights.data  # Hu et al.'s form; implicit takes weights as they are
         model.fit(weights, show_progress=False)  # users × items

@@ -74,9 +74,9 @@ def run(
         costs = {"ingest": tables, "interactions": data, "split": split}
         if "tuning" in PROTOCOL_CLASSES[protocol].phases:
             costs["sources_for_tuning"] = earlier = stage(f"{protocol}: sources for tuning", build_sources, data, split, "tuning", step=None)
-            costs["sources_on_train"] = fitted = stage(f"{protocol}: sources on train", build_sources, data, split, "validation", earlier, step=None)
+            costs["sources_on_train"] = fitted = stage(f"{protocol}: sources on train", build_sources, data, split, "validation", step=None)
             costs["rankers"] = rankers = stage(f"{protocol}: rankers", build_rankers, split, earlier, fitted, step=None)
-            costs["sources_on_train_and_validation"] = asked = stage(f"{protocol}: sources on train + validation", build_sources, data, split, "test", fitted, step=None)
+            costs["sources_on_train_and_validation"] = asked = stage(f"{protocol}: sources on train + validation", build_sources, data, split, "test", step=None)
         else:  # nothing is fitted twice, and no ranker can be trained
             costs["sources_on_train"] = asked = stage(f"{protocol}: sources on train", build_sources, data, split, "validation", step=None)
             rankers = None
@@ -88,7 +88,7 @@ def run(
     if not set(settings.protocols).isdisjoint(PROTOCOLS):  # the others only measure
         stage("feature tables", build_features, data)
         stage("histories to serve", build_histories, data)
-        serving = stage("sources on everything", build_sources, data, split, "serving", asked, step=None)
+        serving = stage("sources on everything", build_sources, data, split, "serving", step=None)
         if (chosen := _default_protocol(settings)) in settings.protocols:
             stage("everybody's list", build_ready, data, serving, Artifact(paths(settings).rankers(chosen), read_manifest(paths(settings).rankers(chosen)), built=False))
     create_warehouse(settings, raw_tables(settings) | interaction_tables(settings) | feature_views(settings))

@@ -21,7 +21,7 @@ from scipy import sparse
 from .baselines import (ALS, ALSRecent, ItemItem, Popularity, PopularityRecent, Recommender, ScoringRecommender,
                                 candidates, fitted_on, in_threads, read_model, top_k)
 from .config import DAY, Artifact, DataError, Settings, build, paths, write_json
-from .interactions import (Holdout, Interactions, decade_matrix, decay, item_genre_matrix, item_years, load_holdout,
+from .interactions import (PROTOCOL_CLASSES, Holdout, Interactions, decade_matrix, decay, item_genre_matrix, item_years, load_holdout,
                                    load_interactions, load_items)
 from .metrics import user_metrics
 from .neural import SASRec
@@ -517,17 +517,19 @@ def load_history(
 def build_sources(
     settings: Settings,
     data: Artifact, # from `build_interactions`
-    split: Artifact | None, # from `build_split`; for serving None, or the one of `earlier`
+    split: Artifact | None, # from `build_split`; for serving also None
     phase: str, # one of `PHASES`
-    earlier: Artifact | None = None, # the sources of the phase before: what is trained step by step goes on from there
     step: Callable[[str], None] = lambda text: None, # told what is being fitted
 ) -> Artifact: # a saved `Hybrid`
-    "Fit all sources on what is known in a phase."
+    "Fit all sources on what is known in a phase; what is trained step by step goes on from where it stood in the phase before."
     where = paths(settings)
     target = where.serving if phase == "serving" else where.sources(split.manifest["contents"]["protocol"], phase)
-    inputs = {"interactions": data.key} | ({} if phase == "serving" else {"split": split.key})
-    if settings.sasrec.enabled and earlier is not None:
-        inputs["earlier"] = earlier.key
+    inputs, earlier = {"interactions": data.key} | ({} if phase == "serving" else {"split": split.key}), None
+    if (phase != "serving" or settings.sasrec.enabled) and split is not None:  # a service should not depend on what was evaluated, if it needn't
+        before = PHASES[PHASES.index(phase) - 1] if phase != PHASES[0] else None
+        if before in PROTOCOL_CLASSES[split.manifest["contents"]["protocol"]].phases:
+            earlier = build_sources(settings, data, split, before, step)
+            inputs["earlier"] = earlier.key
 
     def make(folder: Path) -> dict:
         history = load_history(settings, data, split, phase)
@@ -537,6 +539,8 @@ def build_sources(
             hybrid.sources["sasrec"].step = step
             if earlier is not None:
                 hybrid.sources["sasrec"].start_from = SASRec.load(earlier.path / "sasrec", load_history(settings, data, split, earlier.manifest["contents"]["phase"]))
+        if earlier is not None and phase != "serving":
+            hybrid.sources["als"].start_from = ALS.load(earlier.path / "als", None)
         seconds = {}
         for name, source in hybrid.sources.items():
             step(f"fitting {name}")
