@@ -64,12 +64,14 @@ def all_lists(
     step: Callable[[str], None] = lambda text: None, # told which system is asked
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]: # system → item_idx int32 and scores, len(holdout.users) × k
     "What every system shows every user with a held-out event."
-    users, moments, lists = holdout.users, holdout.as_of[holdout.users], {}
-    for name, source in hybrid.sources.items():
-        step(f"asking {name}")
-        lists[name] = source.top_k(users, k, moments, settings.batch_size)
+    users, moments = holdout.users, holdout.as_of[holdout.users]
     step("asking the hybrid and the rankers")
-    return lists | (ranked_lists(FeatureStore(hybrid, settings.half_life_days), rankers, users, k, moments) if rankers else {"hybrid": hybrid.top_k(users, k, moments)})
+    lists = ranked_lists(FeatureStore(hybrid, settings.half_life_days), rankers, users, k, moments) if rankers else {"hybrid": hybrid.top_k(users, k, moments)}
+    for name, source in hybrid.sources.items():
+        if name not in lists:  # the pool has asked those that vote
+            step(f"asking {name}")
+            lists[name] = source.top_k(users, k, moments, settings.batch_size)
+    return {name: lists[name] for name in (*hybrid.sources, "hybrid", *rankers)}
 
 # %% ../nbs/08_evaluation.ipynb #3c0ef16b
 def build_lists(

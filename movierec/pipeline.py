@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .baselines import write_arrays
+from .baselines import in_threads, write_arrays
 from .config import (PROTOCOLS, SYSTEMS, Artifact, ArtifactError, NotFoundError, Settings, build, did_you_mean, digest, open_artifact, paths, read_manifest,
                             write_json)
 from .download import download
@@ -27,7 +27,7 @@ from .features import FeatureStore, build_features, build_histories, feature_vie
 from .ingest import CATALOGUE, OwnData, create_warehouse, ingest, raw_tables
 from .interactions import PROTOCOL_CLASSES, build_interactions, build_split, export_split, interaction_tables, load_holdout, load_interactions, load_users
 from .ranker import RANKERS, build_rankers, calibration, explained_lists, feature_ablation, importance, learning_curve, load_phase, train
-from .retrieval import SITUATIONS, Hybrid, ablation, build_sources, in_threads, seeds_of, tune_weights
+from .retrieval import SITUATIONS, Hybrid, ablation, build_sources, seeds_of, tune_weights
 from .runs import keep_run
 from .simulation import UserModel, simulate
 
