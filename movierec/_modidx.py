@@ -494,6 +494,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'movierec.ingest._shown': ('ingest.html#_shown', 'movierec/ingest.py'),
                                  'movierec.ingest._text': ('ingest.html#_text', 'movierec/ingest.py'),
                                  'movierec.ingest._time': ('ingest.html#_time', 'movierec/ingest.py'),
+                                 'movierec.ingest._view_files': ('ingest.html#_view_files', 'movierec/ingest.py'),
                                  'movierec.ingest._whole': ('ingest.html#_whole', 'movierec/ingest.py'),
                                  'movierec.ingest.connect': ('ingest.html#connect', 'movierec/ingest.py'),
                                  'movierec.ingest.create_warehouse': ('ingest.html#create_warehouse', 'movierec/ingest.py'),

@@ -495,7 +495,7 @@ def of_users(
 ) -> dict[str, pd.DataFrame]: # metric → float64, a row per user_idx, a column per system
     "The metrics of each user judged."
     names = ", ".join(f'"{metric}"' for metric in metrics)
-    rows = query(f"SELECT user_idx, system, {names} FROM users ORDER BY user_idx", users=file)
+    rows = query(f"SELECT user_idx, system, {names} FROM users ORDER BY user_idx, system", users=file)
     return {metric: pd.DataFrame({name: own.set_index("user_idx")[metric] for name, own in rows.groupby("system")}) for metric in metrics}
 
 # %% ../nbs/08_evaluation.ipynb #43f6f94b

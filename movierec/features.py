@@ -340,11 +340,12 @@ class FeatureStore:
         return columns
 
 # %% ../nbs/06_features.ipynb #da9a080f
-_PAST = "past AS (SELECT *, pow(0.5, ({as_of} - timestamp) / ({half_life_days} * 86400.0)) AS kept FROM interactions WHERE timestamp < {as_of})"
+# A day has 86400e0 seconds: a double. 86400.0 would be a decimal, which other engines divide to a decimal of few digits.
+_PAST = "past AS (SELECT *, pow(0.5, ({as_of} - timestamp) / ({half_life_days} * 86400e0)) AS kept FROM interactions WHERE timestamp < {as_of})"
 _ACTIVITY = """
     WITH """ + _PAST + """
     SELECT {entity}_idx, count(timestamp) AS {entity}_interactions, coalesce(sum(CAST(confidence AS DOUBLE)), 0) AS {entity}_conf_sum,
-           coalesce(sum(confidence * kept), 0) AS {entity}_conf_decay_sum, ({as_of} - max(timestamp)) / 86400.0 AS {entity}_days_since_last
+           coalesce(sum(confidence * kept), 0) AS {entity}_conf_decay_sum, ({as_of} - max(timestamp)) / 86400e0 AS {entity}_days_since_last
     FROM {entity}s LEFT JOIN past USING ({entity}_idx) GROUP BY {entity}_idx ORDER BY {entity}_idx"""
 FEATURE_SQL = {
     "user_features": _ACTIVITY.replace("{entity}", "user"),
@@ -357,7 +358,7 @@ FEATURE_SQL = {
     "user_genre_affinity": """
         WITH """ + _PAST + """,
         kinds AS (SELECT item_idx, count(*) AS kinds FROM item_genres_expanded GROUP BY item_idx),
-        mass AS (SELECT user_idx, genre, sum(confidence / kinds) AS mass, sum(confidence * kept / kinds) AS recent
+        mass AS (SELECT user_idx, genre, sum(CAST(confidence / kinds AS FLOAT)) AS mass, sum(confidence * kept / kinds) AS recent
                  FROM past JOIN item_genres_expanded USING (item_idx) JOIN kinds USING (item_idx) WHERE confidence > 0 GROUP BY user_idx, genre)
         SELECT user_idx, genre, mass / sum(mass) OVER (PARTITION BY user_idx) AS affinity,
                coalesce(recent / nullif(sum(recent) OVER (PARTITION BY user_idx), 0), 0) AS affinity_decay
