@@ -107,6 +107,7 @@ class AlsSettings(_Section):
     alpha: float = Field(2.0, gt=0, description="a seen cell weighs 1 + alpha · confidence, an unseen one 1")
     regularization: float = Field(1.0, ge=0)
     iterations: int = Field(15, ge=1, le=500)
+    continue_iterations: int = Field(5, ge=1, le=500, description="from the vectors of the phase before")
 
 
 class AlsRecentSettings(_Section):

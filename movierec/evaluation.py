@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from .baselines import Recommender, candidates
+from .baselines import Recommender, candidates, counted
 from .config import LIST_COLUMNS, Artifact, DataError, Settings, build, locked, paths, write_json
 from .features import FeatureStore
 from .ingest import connect, query, write_table
@@ -29,7 +29,7 @@ from .interactions import PROTOCOL_CLASSES, Holdout, item_genre_matrix, load_hol
 from .metrics import (TIERS, coverage, genre_diversity, gini, holm, intervals, item_tiers, miscalibration, novelty, paired_p, popularity_shift,
                               resampled_means, serendipity, user_metrics)
 from .ranker import RANKERS, Ranked, Ranker, ranked_lists
-from .retrieval import Hybrid, counted
+from .retrieval import Hybrid
 
 # %% ../nbs/08_evaluation.ipynb #e1318451
 def load_rankers(rankers: Artifact, dataset: str) -> dict[str, Ranker]: # in the order of `SYSTEMS`
@@ -64,11 +64,13 @@ def all_lists(
     step: Callable[..., None] = lambda *told: None, # told which system is asked, and for how many users it has answered
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]: # system → item_idx int32 and scores, len(holdout.users) × k
     "What every system shows every user with a held-out event."
-    users, moments, lists = holdout.users, holdout.as_of[holdout.users], {}
-    for name, source in hybrid.sources.items():
-        lists[name] = source.top_k(users, k, moments, settings.batch_size, counted(step, f"asking {name}", len(users)))
+    users, moments = holdout.users, holdout.as_of[holdout.users]
     told = counted(step, "asking the hybrid and the rankers", len(users))
-    return lists | (ranked_lists(FeatureStore(hybrid, settings.half_life_days), rankers, users, k, moments, told=told) if rankers else {"hybrid": hybrid.top_k(users, k, moments, told=told)})
+    lists = ranked_lists(FeatureStore(hybrid, settings.half_life_days), rankers, users, k, moments, told=told) if rankers else {"hybrid": hybrid.top_k(users, k, moments, told=told)}
+    for name, source in hybrid.sources.items():
+        if name not in lists:  # the pool has asked those that vote
+            lists[name] = source.top_k(users, k, moments, settings.batch_size, counted(step, f"asking {name}", len(users)))
+    return {name: lists[name] for name in (*hybrid.sources, "hybrid", *rankers)}
 
 # %% ../nbs/08_evaluation.ipynb #3c0ef16b
 def build_lists(
@@ -493,7 +495,7 @@ def of_users(
 ) -> dict[str, pd.DataFrame]: # metric → float64, a row per user_idx, a column per system
     "The metrics of each user judged."
     names = ", ".join(f'"{metric}"' for metric in metrics)
-    rows = query(f"SELECT user_idx, system, {names} FROM users ORDER BY user_idx", users=file)
+    rows = query(f"SELECT user_idx, system, {names} FROM users ORDER BY user_idx, system", users=file)
     return {metric: pd.DataFrame({name: own.set_index("user_idx")[metric] for name, own in rows.groupby("system")}) for metric in metrics}
 
 # %% ../nbs/08_evaluation.ipynb #43f6f94b

@@ -11,12 +11,13 @@ __all__ = ['NAN', 'NEVER', 'CLASSIC', 'ITEM_WINDOWS', 'USER_WINDOWS', 'LAST', 'L
 # %% ../nbs/06_features.ipynb #b5350a6f
 from copy import copy
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 from scipy import sparse
 
-from .baselines import dense_product, read_arrays, write_arrays
+from .baselines import dense_product, in_threads, read_arrays, write_arrays
 from .config import DAY, EVENT_COLUMNS, SCORED, Artifact, ArtifactError, Settings, build, paths
 from .ingest import connect, write_table
 from .interactions import Interactions, decay, load_interactions
@@ -87,15 +88,29 @@ V2_FEATURES = tuple(feature.name for feature in CLASSIC)  # the locked order
 V3_FEATURES = tuple(feature.name for feature in FEATURES)
 
 # %% ../nbs/06_features.ipynb #6263c81a
-def _running_sums(values: np.ndarray, timestamp: np.ndarray, place: np.ndarray, half_life_days: float) -> np.ndarray: # float64
-    "Decayed sum up to and including each event within its own history; `place` counts from 0 in each history."
-    total, reach = values.astype(np.float64), 1
-    while reach <= place.max(initial=0):
-        earlier = np.flatnonzero(place >= reach)
-        add = total[earlier - reach] * decay(timestamp[earlier] - timestamp[earlier - reach], half_life_days)
-        total[earlier] += add
-        reach *= 2
-    return total
+def _running_sums(
+    values: np.ndarray, # float, one per event
+    timestamp: np.ndarray, # int64, ascending in each history
+    start: np.ndarray, # int64, n_entities + 1
+    half_life_days: float,
+    few: int = 16, # so many histories are no longer worth an operation on arrays
+) -> tuple[np.ndarray, np.ndarray]: # float64, one per event: plain and decayed
+    "Sums up to and including each event within its own history, place by place: second events of all histories, third events, and so on; the last few long histories one by one."
+    plain, decayed, counts = values.astype(np.float64), values.astype(np.float64), np.diff(start)
+    longest = np.argsort(-counts, kind="stable")
+    first, reach = start[longest], np.searchsorted(-counts[longest], -np.arange(1, counts.max(initial=0)))  # how many histories have a second event, a third
+    alone = np.count_nonzero(reach > few) + 1  # the first place that only a few reach
+    for place, many in enumerate(reach[: alone - 1], 1):
+        here = first[:many] + place
+        before = here - 1
+        plain[here] += plain[before]
+        decayed[here] += decayed[before] * decay(timestamp[here] - timestamp[before], half_life_days)
+    for history in longest[: reach[alone - 1]] if alone <= len(reach) else ():
+        rest = slice(start[history] + alone - 1, start[history + 1])
+        kept, (sofar, *values) = decay(np.diff(timestamp[rest]), half_life_days), decayed[rest].tolist()
+        plain[rest] = np.cumsum(plain[rest])
+        decayed[rest] = list(accumulate(zip(values, kept.tolist(), strict=True), lambda total, event: total * event[1] + event[0], initial=sofar))
+    return plain, decayed
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,10 +134,8 @@ class Timeline:
         "Build the timelines of all entities at once."
         key = (entity.astype(np.int64) << 33) | timestamp
         order = np.argsort(key, kind="stable")
-        key, entity, timestamp, confidence = key[order], entity[order], timestamp[order], confidence[order]
-        start = np.concatenate([[0], np.cumsum(np.bincount(entity, minlength=n_entities))])
-        place = np.arange(len(key)) - start[entity]
-        return cls(key, start, _running_sums(confidence, timestamp, place, np.inf), _running_sums(confidence, timestamp, place, half_life_days), half_life_days)
+        key, start = key[order], np.concatenate([[0], np.cumsum(np.bincount(entity, minlength=n_entities))])
+        return cls(key, start, *_running_sums(confidence[order], timestamp[order], start, half_life_days), half_life_days)
 
     def until(
         self,
@@ -204,8 +217,8 @@ class FeatureStore:
     ):
         self.hybrid, self.interactions, self.half_life_days = hybrid, hybrid.interactions, half_life_days
         events, genre = hybrid.interactions, hybrid.sources["genre"]
-        self.users = None if items else Timeline.of(events.user_idx, events.timestamp, events.confidence, events.n_users, half_life_days)
-        self.items = items or Timeline.of(events.item_idx, events.timestamp, events.confidence, events.n_items, half_life_days)
+        timelines = in_threads(lambda of: Timeline.of(getattr(events, f"{of}_idx"), events.timestamp, events.confidence, getattr(events, f"n_{of}s"), half_life_days), () if items else ("user", "item"))
+        self.users, self.items = timelines or (None, items)
         self._kinds = genre.kinds
         self.genre_vectors = _unit(self._kinds["genres"][0])
         self.item_vectors = _unit(hybrid.sources["als"].item_factors)
@@ -327,11 +340,12 @@ class FeatureStore:
         return columns
 
 # %% ../nbs/06_features.ipynb #da9a080f
-_PAST = "past AS (SELECT *, pow(0.5, ({as_of} - timestamp) / ({half_life_days} * 86400.0)) AS kept FROM interactions WHERE timestamp < {as_of})"
+# A day has 86400e0 seconds: a double. 86400.0 would be a decimal, which other engines divide to a decimal of few digits.
+_PAST = "past AS (SELECT *, pow(0.5, ({as_of} - timestamp) / ({half_life_days} * 86400e0)) AS kept FROM interactions WHERE timestamp < {as_of})"
 _ACTIVITY = """
     WITH """ + _PAST + """
     SELECT {entity}_idx, count(timestamp) AS {entity}_interactions, coalesce(sum(CAST(confidence AS DOUBLE)), 0) AS {entity}_conf_sum,
-           coalesce(sum(confidence * kept), 0) AS {entity}_conf_decay_sum, ({as_of} - max(timestamp)) / 86400.0 AS {entity}_days_since_last
+           coalesce(sum(confidence * kept), 0) AS {entity}_conf_decay_sum, ({as_of} - max(timestamp)) / 86400e0 AS {entity}_days_since_last
     FROM {entity}s LEFT JOIN past USING ({entity}_idx) GROUP BY {entity}_idx ORDER BY {entity}_idx"""
 FEATURE_SQL = {
     "user_features": _ACTIVITY.replace("{entity}", "user"),
@@ -344,7 +358,7 @@ FEATURE_SQL = {
     "user_genre_affinity": """
         WITH """ + _PAST + """,
         kinds AS (SELECT item_idx, count(*) AS kinds FROM item_genres_expanded GROUP BY item_idx),
-        mass AS (SELECT user_idx, genre, sum(confidence / kinds) AS mass, sum(confidence * kept / kinds) AS recent
+        mass AS (SELECT user_idx, genre, sum(CAST(confidence / kinds AS FLOAT)) AS mass, sum(confidence * kept / kinds) AS recent
                  FROM past JOIN item_genres_expanded USING (item_idx) JOIN kinds USING (item_idx) WHERE confidence > 0 GROUP BY user_idx, genre)
         SELECT user_idx, genre, mass / sum(mass) OVER (PARTITION BY user_idx) AS affinity,
                coalesce(recent / nullif(sum(recent) OVER (PARTITION BY user_idx), 0), 0) AS affinity_decay

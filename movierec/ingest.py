@@ -428,15 +428,18 @@ YEAR_SQL = rf"TRY_CAST(nullif(regexp_extract(title, '{_YEAR}', 1), '') AS SMALLI
 GENRES_SQL = r"CASE WHEN coalesce(genres, '') IN ('', '(no genres listed)') THEN CAST([] AS VARCHAR[]) ELSE list_sort(list_distinct(string_split(genres, '|'))) END"
 
 # %% ../nbs/01_ingest.ipynb #14b299f4
+_PARSED_SQL = {  # what only the engine that read the files knows, a row's position, or writes its own way, groups put back by a regular expression
+    "ratings": 'SELECT *, CAST(rowid AS INTEGER) AS "row" FROM raw_ratings',
+    "movies": f"SELECT movieId, {TITLE_SQL} AS title, {YEAR_SQL} AS year, genres, title AS raw_title FROM raw_movies",
+}
 TABLES_SQL = {
     "ratings": """
         SELECT CAST(userId AS {user}) AS userId, CAST(movieId AS {movie}) AS movieId, CAST(rating AS FLOAT) AS rating,
-               CAST(timestamp AS BIGINT) AS timestamp, CAST(rowid AS INTEGER) AS "row"
-        FROM raw_ratings ORDER BY userId, timestamp, "row" """,
+               CAST(timestamp AS BIGINT) AS timestamp, "row"
+        FROM parsed_ratings ORDER BY userId, timestamp, "row" """,
     "movies": f"""
-        SELECT CAST(movieId AS {{movie}}) AS movieId, {TITLE_SQL.replace("{", "{{").replace("}", "}}")} AS title,
-               {YEAR_SQL.replace("{", "{{").replace("}", "}}")} AS year, {GENRES_SQL} AS genres, title AS raw_title
-        FROM raw_movies ORDER BY movieId""",
+        SELECT CAST(movieId AS {{movie}}) AS movieId, title, year, {GENRES_SQL} AS genres, raw_title
+        FROM parsed_movies ORDER BY movieId""",
     "links": """
         SELECT CAST(movieId AS {movie}) AS movieId, imdbId, CAST(tmdbId AS INTEGER) AS tmdbId
         FROM raw_links ORDER BY movieId""",
@@ -446,6 +449,15 @@ TABLES_SQL = {
 }
 
 
+def _view_files(
+    con: duckdb.DuckDBPyConnection,
+    view: str,
+    files: str, # SQL: a path, or a list of them
+) -> None:
+    "Give Parquet files the name of a table: a catalogue's work, which every engine does in its own way."
+    con.execute(f'CREATE VIEW "{view}" AS SELECT * FROM read_parquet({files}, hive_partitioning = false)')
+
+
 def connect(
     **tables: Path | list[Path], # view → Parquet file or files
 ) -> duckdb.DuckDBPyConnection:
@@ -453,8 +465,7 @@ def connect(
     con = duckdb.connect()
     con.execute("SET enable_progress_bar = false")  # stages have a progress display of their own
     for view, files in tables.items():
-        places = ", ".join(_literal(file) for file in (files if isinstance(files, list) else [files]))
-        con.execute(f'CREATE VIEW "{view}" AS SELECT * FROM read_parquet([{places}], hive_partitioning = false)')
+        _view_files(con, view, f"[{', '.join(_literal(file) for file in (files if isinstance(files, list) else [files]))}]")
     return con
 
 
@@ -527,6 +538,8 @@ def _make_tables(source: Archive | OwnData, settings: Settings, folder: Path, no
         for table in ("ratings", "movies"):
             if not con.execute(f"SELECT count(*) FROM raw_{table}").fetchone()[0]:
                 raise DataError(f"{loaded.files.get(table, source.path).name} of {source.path} has no usable rows")
+        for table, sql in _PARSED_SQL.items():
+            con.execute(f"CREATE TEMP VIEW parsed_{table} AS {sql}")
         types = {"user": _id_type(con, "userId", loaded.text_ids), "movie": _id_type(con, "movieId", loaded.text_ids)}
         rows = {table: write_table(con, sql.format(**types), folder / f"{table}.parquet") for table, sql in TABLES_SQL.items()}
         rows["users"] = con.execute("SELECT count(DISTINCT userId) FROM raw_ratings").fetchone()[0]
@@ -552,7 +565,7 @@ def ingest(
 ANALYTICS_SQL = {
     "movie_genres": "SELECT movieId, unnest(genres) AS genre FROM movies",
     "ratings_per_year": """
-        SELECT year(make_timestamp(timestamp * 1000000)) AS year, count(*) AS ratings, count(DISTINCT userId) AS users, avg(rating) AS mean_rating
+        SELECT year(DATE '1970-01-01' + CAST(floor(timestamp / 86400) AS INTEGER)) AS year, count(*) AS ratings, count(DISTINCT userId) AS users, avg(rating) AS mean_rating
         FROM ratings GROUP BY 1 ORDER BY 1""",
     "movie_popularity": """
         SELECT movieId, title, year, count(r.movieId) AS ratings, avg(r.rating) AS mean_rating
@@ -585,8 +598,7 @@ def create_warehouse(
         with duckdb.connect(temporary, config={"storage_compatibility_version": "v1.0.0"}) as con:  # so that older clients can read it
             for view, file in tables.items():
                 if file.is_file():
-                    place = _literal(file.relative_to(target.parent).as_posix())
-                    con.execute(f'CREATE VIEW "{view}" AS SELECT * FROM read_parquet({here} || {place}, hive_partitioning = false)')
+                    _view_files(con, view, f"{here} || {_literal(file.relative_to(target.parent).as_posix())}")
             for view, sql in ANALYTICS_SQL.items():
                 con.execute(f'CREATE VIEW "{view}" AS {sql}')
         temporary.replace(target)

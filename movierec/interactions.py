@@ -32,7 +32,7 @@ INTERACTIONS_SQL = {
         SELECT CAST(row_number() OVER (ORDER BY movieId) - 1 AS INTEGER) AS item_idx, movieId, title, year, genres
         FROM movies ORDER BY item_idx""",
     "interactions": """
-        SELECT user_idx, item_idx, rating, CAST(CASE WHEN rating IS NULL THEN 1 ELSE greatest(rating - {neutral_rating}, 0) END AS FLOAT) AS confidence, timestamp,
+        SELECT user_idx, item_idx, rating, CAST(CASE WHEN rating IS NULL THEN 1 ELSE greatest(rating - CAST({neutral_rating} AS FLOAT), 0) END AS FLOAT) AS confidence, timestamp,
                CAST(row_number() OVER (PARTITION BY user_idx ORDER BY timestamp, "row") - 1 AS INTEGER) AS position
         FROM ratings JOIN users USING (userId) JOIN items USING (movieId) ORDER BY user_idx, position""",
 }
@@ -238,7 +238,7 @@ class RandomTies(LeaveLastOut):
     settings = ("seed",)
     events = """
         (SELECT user_idx, item_idx, rating, confidence, timestamp, row_number() OVER (PARTITION BY user_idx ORDER BY timestamp, draw, position) - 1 AS position
-         FROM (SELECT *, md5(concat({seed}, '-', user_idx, '-', item_idx)) AS draw FROM interactions) AS drawn) AS untied"""
+         FROM (SELECT *, md5('{seed}-' || user_idx || '-' || item_idx) AS draw FROM interactions) AS drawn) AS untied"""
 
 # %% ../nbs/02_interactions.ipynb #eefde3b5
 class GlobalTime(Protocol):
@@ -252,8 +252,9 @@ class GlobalTime(Protocol):
     def part(self, con, settings):
         con.execute("""
             CREATE TEMP TABLE facts AS
-            SELECT quantile_disc(timestamp, {tuning_quantile}) AS tuning, quantile_disc(timestamp, {validation_quantile}) AS validation,
-                   quantile_disc(timestamp, {test_quantile}) AS test FROM interactions""".format(**settings.subset(*self.settings)))
+            SELECT percentile_disc({tuning_quantile}) WITHIN GROUP (ORDER BY timestamp) AS tuning,
+                   percentile_disc({validation_quantile}) WITHIN GROUP (ORDER BY timestamp) AS validation,
+                   percentile_disc({test_quantile}) WITHIN GROUP (ORDER BY timestamp) AS test FROM interactions""".format(**settings.subset(*self.settings)))
         con.execute("""
             CREATE TEMP TABLE parts AS
             SELECT interactions.*, CASE WHEN timestamp < validation THEN 'train' WHEN timestamp < test THEN 'validation' ELSE 'test' END AS part,
@@ -290,7 +291,7 @@ class StrongGeneralization(Protocol):
             rows = np.flatnonzero(kept & (part == role))
             part[rows[draw_held_out(owner[rows], self.held_out_share, self.least_events, self.seed)]] += 1
         con.register("chosen", pd.DataFrame({"user_idx": events["user_idx"], "position": events["position"], "part": pd.Categorical.from_codes(part, self.files)})[kept])
-        con.execute("CREATE TEMP TABLE parts AS SELECT interactions.*, part, false AS tuning FROM interactions JOIN chosen USING (user_idx, position)")
+        con.execute(f"CREATE TEMP TABLE parts AS SELECT {', '.join(EVENT_COLUMNS)}, position, part, false AS tuning FROM interactions JOIN chosen USING (user_idx, position)")
         con.unregister("chosen")
         con.execute(f"""CREATE TEMP TABLE facts AS SELECT {len(part)} AS liked_events, {len(users)} AS users, {len(np.unique(events["item_idx"]))} AS items,
                         {len(known)} AS items_of_training_users, {(self._roles(len(users)) == 1).sum()} AS validation_users, {(self._roles(len(users)) == 3).sum()} AS test_users""")

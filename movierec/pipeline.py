@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .baselines import write_arrays
+from .baselines import counted, in_threads, write_arrays
 from .config import (PROTOCOLS, SYSTEMS, Artifact, ArtifactError, MovierecError, NotFoundError, Settings, build, code_version, cores, did_you_mean, digest,
                             log_event, machine_memory_mb, open_artifact, paths, peak_memory_mb, read_manifest, write_json)
 from .download import download
@@ -33,7 +33,7 @@ from .features import FeatureStore, build_features, build_histories, feature_vie
 from .ingest import CATALOGUE, OwnData, create_warehouse, ingest, raw_tables
 from .interactions import PROTOCOL_CLASSES, build_interactions, build_split, export_split, interaction_tables, load_holdout, load_interactions, load_users
 from .ranker import RANKERS, build_rankers, calibration, explained_lists, feature_ablation, importance, learning_curve, load_phase, train
-from .retrieval import SITUATIONS, Hybrid, ablation, build_sources, counted, in_threads, seeds_of, tune_weights
+from .retrieval import SITUATIONS, Hybrid, ablation, build_sources, seeds_of, tune_weights
 from .runs import changed_settings, keep_run
 from .simulation import UserModel, simulate
 
@@ -86,9 +86,9 @@ def run(
         costs = {"ingest": tables, "interactions": data, "split": split}
         if "tuning" in PROTOCOL_CLASSES[protocol].phases:
             costs["sources_for_tuning"] = earlier = stage(f"{protocol}: sources for tuning", build_sources, data, split, "tuning", step=None)
-            costs["sources_on_train"] = fitted = stage(f"{protocol}: sources on train", build_sources, data, split, "validation", earlier, step=None)
+            costs["sources_on_train"] = fitted = stage(f"{protocol}: sources on train", build_sources, data, split, "validation", step=None)
             costs["rankers"] = rankers = stage(f"{protocol}: rankers", build_rankers, split, earlier, fitted, step=None)
-            costs["sources_on_train_and_validation"] = asked = stage(f"{protocol}: sources on train + validation", build_sources, data, split, "test", fitted, step=None)
+            costs["sources_on_train_and_validation"] = asked = stage(f"{protocol}: sources on train + validation", build_sources, data, split, "test", step=None)
         else:  # nothing is fitted twice, and no ranker can be trained
             costs["sources_on_train"] = asked = stage(f"{protocol}: sources on train", build_sources, data, split, "validation", step=None)
             rankers = None
@@ -100,7 +100,7 @@ def run(
     if not set(settings.protocols).isdisjoint(PROTOCOLS):  # the others only measure
         stage("feature tables", build_features, data)
         stage("histories to serve", build_histories, data)
-        serving = stage("sources on everything", build_sources, data, split, "serving", asked, step=None)
+        serving = stage("sources on everything", build_sources, data, split, "serving", step=None)
         if (chosen := _default_protocol(settings)) in settings.protocols:
             stage("everybody's list", build_ready, data, serving, Artifact(paths(settings).rankers(chosen), read_manifest(paths(settings).rankers(chosen)), built=False), step=None)
     create_warehouse(settings, raw_tables(settings) | interaction_tables(settings) | feature_views(settings))

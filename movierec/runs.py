@@ -15,7 +15,7 @@ import pandas as pd
 
 from .config import Artifact, NotFoundError, Settings, did_you_mean, locked, paths, replacing, write_json
 from .evaluation import of_users, read_results
-from .ingest import connect, write_table
+from .ingest import connect, query, write_table
 from .metrics import paired_difference
 
 # %% ../nbs/08c_runs.ipynb #c0a80805
@@ -107,9 +107,7 @@ def figures_of(
     segment: str = "all",
 ) -> pd.DataFrame: # run, system, n_users, value, low, high
     "One metric of some runs; raises `NotFoundError` if none of them has it."
-    files = [paths(settings).runs / run / "metrics.parquet" for run in runs]
-    with connect() as con:
-        rows = con.execute("SELECT parse_path(filename)[-2] AS run, * EXCLUDE (filename) FROM read_parquet($files, filename = true)", {"files": [str(file) for file in files]}).df()
+    rows = pd.concat([query("SELECT * FROM metrics", metrics=paths(settings).runs / run / "metrics.parquet").assign(run=run) for run in runs])
     chosen = rows[(rows["metric"] == metric) & (rows["segment"] == segment)]
     if chosen.empty:
         kind = ("metric", metric, rows.loc[rows["segment"] == segment, "metric"]) if segment in set(rows["segment"]) else ("segment", segment, rows["segment"])

@@ -268,9 +268,9 @@ def ours_ranker(archive: Path, folder: Path):
     """Ranker V3 as a run trains it: the pools and features of as many users as ranker.max_rows allows in each of two phases, and LambdaRank on them. The labels are made up: they change what is learnt, not what it costs."""
     import numpy as np
 
+    from movierec.baselines import in_threads
     from movierec.config import replacing
     from movierec.ranker import TrainingSet, train
-    from movierec.retrieval import in_threads
 
     settings, store = _settings(archive), _store(archive)
     n = store.interactions.n_users
@@ -298,9 +298,9 @@ def ours_rank(archive: Path, folder: Path):
     """Features and scores of V3 for 200 candidates of every user, all users asking at one moment, on all cores; the pools themselves are not counted."""
     import numpy as np
 
+    from movierec.baselines import in_threads
     from movierec.config import cores
     from movierec.ranker import Ranker, reorder
-    from movierec.retrieval import in_threads
 
     store, ranker = _store(archive), Ranker.load(archive.parent / "ranker")
     n, now = store.interactions.n_users, store.interactions.as_of

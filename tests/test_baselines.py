@@ -228,6 +228,23 @@ def test_because_of_nothing():
     assert model.because(np.array([29]), np.array([[0, 1]])).tolist() == [[-1, -1]]
 
 
+def test_als_goes_on_from_earlier_vectors(tmp_path):
+    """A few rounds from where a part of the history led get further than from random vectors, nearly to where many rounds lead."""
+    whole = make_interactions()
+    part = whole.select(whole.timestamp < np.quantile(whole.timestamp, 0.9))
+    earlier = ALS(factors=8, iterations=30).fit(part)
+    earlier.save(tmp_path)
+    warm = ALS(factors=8, iterations=30, continue_iterations=5, start_from=ALS.load(tmp_path, None)).fit(whole)
+
+    def loss(model):
+        seen, weight = whole.matrix.toarray(), np.where(whole.matrix.toarray() > 0, 1 + 2 * whole.matrix.toarray(), 1)
+        return (weight * ((seen > 0) - model.user_factors @ model.item_factors.T) ** 2).sum() + (model.user_factors**2).sum() + (model.item_factors**2).sum()
+
+    few, many = (loss(ALS(factors=8, iterations=rounds).fit(whole)) for rounds in (5, 30))
+    assert loss(warm) < min(few, 1.02 * many) and "start_from" not in warm.parameters()
+    assert np.array_equal(earlier.user_factors, ALS.load(tmp_path, part).user_factors), "the start is left as it was"
+
+
 def test_als_is_fitted_on_users_by_items():
     """Two groups that like disjoint films: a transposed matrix would recommend across them."""
     rng = np.random.default_rng(0)

@@ -2,6 +2,7 @@
 
 from copy import copy
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -20,10 +21,11 @@ from movierec.features import (
     V3_FEATURES,
     FeatureStore,
     Timeline,
+    _running_sums,
     build_features,
 )
 from movierec.ingest import ingest, query
-from movierec.interactions import build_interactions, load_interactions, load_items
+from movierec.interactions import build_interactions, decay, load_interactions, load_items
 from movierec.retrieval import GenreNeighbours, Hybrid, make_hybrid
 from movierec.sequential import Sequential
 
@@ -72,6 +74,23 @@ def test_timeline_against_a_loop(seed, half_life):
         expected = [past.sum(), confidence[past].sum(), (confidence[past] * 0.5 ** (age / half_life)).sum(), age.min() if past.any() else np.nan,
                     age.max() if past.any() else np.nan, (age <= 1).sum(), (age <= 7.5).sum()]
         np.testing.assert_allclose(state, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_running_sums_are_those_of_a_loop_whoever_else_is_there():
+    rng = np.random.default_rng(0)
+    for n_entities in (1, 3, 40):
+        counts = rng.integers(0, 60, n_entities)
+        counts[0] = 200
+        start = np.concatenate([[0], np.cumsum(counts)])
+        timestamp, values = np.concatenate([np.sort(rng.integers(0, 10**8, count)) for count in counts]), rng.random(start[-1]).astype(np.float32)
+        plain, decayed = np.zeros(len(values)), np.zeros(len(values))
+        for first, stop in pairwise(start):
+            for here in range(first, stop):
+                earlier = here > first
+                plain[here] = values[here] + (plain[here - 1] if earlier else 0)
+                decayed[here] = values[here] + (decayed[here - 1] * decay(timestamp[here] - timestamp[here - 1], 30.0) if earlier else 0)
+        for few in (0, 16, 1_000):
+            assert all(map(np.array_equal, _running_sums(values, timestamp, start, 30.0, few), (plain, decayed)))
 
 
 def test_timeline_does_not_overflow_over_decades():

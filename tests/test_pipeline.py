@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -113,6 +114,20 @@ def test_two_runs_give_the_same_results(tiny_run, tmp_path):
     theirs = published(tiny_run[0])
     mine = published(settings)
     assert mine == theirs
+
+
+def test_threads_and_batches_change_nothing(tiny_run, tmp_path):
+    """One native thread and another batch size, in a process of their own: the same figures, and the same models to the last bit."""
+    settings = tiny_settings(tmp_path, batch_size=7)
+    write_archive(tmp_path / "archive")
+    (tmp_path / "settings.json").write_text(settings.model_dump_json())
+    code = "import sys; from pathlib import Path; from movierec.config import Settings; from movierec.pipeline import run; run(Settings.model_validate_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))"
+    environment = os.environ | dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    subprocess.run([sys.executable, "-c", code, tmp_path / "settings.json", tmp_path / "archive"], env=environment, check=True)
+    theirs, mine = published(tiny_run[0]), published(settings)
+    assert all(mine[protocol]["systems"] == theirs[protocol]["systems"] for protocol in PROTOCOLS)
+    models = {file.relative_to(tmp_path): file.read_bytes() for file in paths(settings).serving.parent.rglob("*.npy")}
+    assert len(models) > 50 and all((tiny_run[0].reports_dir.parent / file).read_bytes() == stored for file, stored in models.items())
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -15,10 +15,12 @@ from movierec.ingest import ingest
 from movierec.interactions import build_interactions, build_split, load_holdout, load_items
 from movierec.ranker import (
     RANKERS,
+    Listwise,
     Ranked,
     Ranker,
     calibration,
     importance,
+    load_lightgbm,
     ranked_lists,
     reorder,
     together,
@@ -158,6 +160,22 @@ def test_contributions_add_up_to_the_score(stage):
     rows = pairs.features[pairs.there][:50]
     parts = ranker.contributions(rows)
     assert parts.shape == (50, len(V3_FEATURES) + 1) and np.allclose(parts.sum(axis=1), ranker.predict(rows), atol=1e-5)
+
+
+@pytest.mark.parametrize("leaves", [2, 3, 8, 9, 12])
+def test_contributions_are_those_of_treeshap(leaves):
+    """LightGBM's own TreeSHAP as the judge: features that split a tree twice, unknown values, trees with fewer leaves than others, trees too large for tables."""
+    rng = np.random.default_rng(leaves)
+    rows = np.round(rng.normal(size=(2_000, 6)), 1).astype(np.float32)
+    rows[rng.random(rows.shape) < 0.1] = np.nan
+    rows[:, 5] = np.nan_to_num(rows[:, 5])  # never unknown in training, but later
+    label = np.nan_to_num(rows[:, 0]) * (np.isnan(rows[:, 1]) - 0.5) + (rows[:, 2] > 0.3) + 0.3 * rows[:, 5] + rng.normal(0, 0.2, 2_000)
+    lightgbm = load_lightgbm()
+    ranker = Listwise("ranked_v3", model=lightgbm.train({"num_leaves": leaves, "min_data_in_leaf": 50, "min_gain_to_split": 5, "verbose": -1, "num_threads": 1}, lightgbm.Dataset(rows, label), 40))
+    asked = np.where(rng.random(rows.shape) < 0.1, np.nan, rows).astype(np.float32)[:300]
+    assert (ranker.small_trees is None) == (leaves == 12)
+    assert np.allclose(ranker.contributions(asked), ranker.model.predict(asked, pred_contrib=True), atol=1e-12)
+    assert np.array_equal(ranker.contributions(asked)[7], ranker.contributions(asked[[7]])[0]), "alone as in a batch"
 
 
 def test_phases_together(stage):

@@ -6,8 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_baselines import make_interactions
 
+from movierec import baselines
 from movierec.interactions import Interactions
-from movierec.sequential import EASE, LinearAutoregression, Sequential, gram, most_rated, restrict, transitions
+from movierec.sequential import (
+    EASE,
+    LinearAutoregression,
+    Sequential,
+    gram,
+    invert,
+    most_rated,
+    restrict,
+    solve,
+    transitions,
+)
 
 
 def ragged(seed=0, n_users=25, n_items=12) -> Interactions:
@@ -24,9 +35,9 @@ def histories(interactions):
     return [interactions.item_idx[interactions.indptr[u] : interactions.indptr[u + 1]].tolist() for u in range(interactions.n_users)]
 
 
-@given(st.integers(0, 1_000), st.integers(1, 6), st.sampled_from([0.0, 0.5, 1.0]), st.integers(1, 60))
+@given(st.integers(0, 1_000), st.integers(1, 6), st.sampled_from([0.0, 0.5, 1.0]), st.integers(1, 60), st.integers(1, 9))
 @settings(max_examples=40, deadline=None)
-def test_transitions_are_the_counts(seed, window, decay, most_pairs):
+def test_transitions_are_the_counts(seed, window, decay, most_pairs, at_once):
     interactions = ragged(seed)
     weight = np.random.default_rng(seed).random(len(interactions))
     expected, weighted = np.zeros((12, 12)), np.zeros((12, 12))
@@ -37,11 +48,38 @@ def test_transitions_are_the_counts(seed, window, decay, most_pairs):
                 weighted[item, follower] += decay**step * weight[interactions.indptr[user] + place + 1 + step]
     mine, mine_weighted = np.zeros((12, 12)), np.zeros((12, 12))
     rows_seen = []
-    for rows, (plain, with_weight) in transitions(interactions, window, decay, (None, weight), most_pairs):
+    for rows, (plain, with_weight) in transitions(interactions, window, decay, lambda *block: block, (None, weight), most_pairs, at_once):
         mine[rows], mine_weighted[rows] = plain, with_weight
         rows_seen += range(rows.start, rows.stop)
     assert rows_seen == list(range(12)), "each row once"
     assert np.allclose(mine, expected) and np.allclose(mine_weighted, weighted, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("n", "size"), [(0, 4), (1, 4), (8, 4), (37, 8), (50, 64)])
+def test_tiles_solve_and_invert(n, size):
+    rng = np.random.default_rng(n)
+    rows, right = rng.normal(size=(n + 5, n)), rng.normal(size=(n, 9))
+    matrix = rows.T @ rows + np.eye(n)
+    left, solution, inverse = matrix.copy(), right.copy(), matrix.copy()
+    solve(left, solution, size)
+    invert(inverse, size)
+    assert np.allclose(solution, np.linalg.solve(matrix, right)) and np.allclose(np.tril(inverse), np.tril(np.linalg.inv(matrix)))
+    assert np.allclose(np.tril(left), np.linalg.cholesky(matrix)), "the factor is left behind"
+    with pytest.raises(np.linalg.LinAlgError):
+        solve(-np.eye(3), np.ones((3, 1)))
+
+
+@pytest.mark.parametrize("model", [EASE(regularization=5.0, least_events=1), LinearAutoregression(regularization=5.0, least_events=1), Sequential()])
+def test_a_fit_is_the_same_on_any_number_of_cores(model, monkeypatch):
+    found, matrix = [], 100 * np.eye(60) + np.random.default_rng(0).random((60, 60))
+    for cores in (1, 3):
+        monkeypatch.setattr(baselines, "cores", lambda cores=cores: cores)
+        model.fit(ragged(7, 400, 60))
+        left, right, inverse = matrix + matrix.T, matrix.copy(), matrix + matrix.T
+        solve(left, right, 16)
+        invert(inverse, 16)
+        found.append((model.lift.toarray() if isinstance(model, Sequential) else model.weights.copy(), right, np.tril(inverse)))
+    assert all(map(np.array_equal, *found))
 
 
 def test_recent_is_the_end_of_the_history():
