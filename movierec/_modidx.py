@@ -375,6 +375,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'movierec.evaluation.export_lists': ('evaluation.html#export_lists', 'movierec/evaluation.py'),
                                      'movierec.evaluation.headline_of': ('evaluation.html#headline_of', 'movierec/evaluation.py'),
                                      'movierec.evaluation.judge': ('evaluation.html#judge', 'movierec/evaluation.py'),
+                                     'movierec.evaluation.list_files': ('evaluation.html#list_files', 'movierec/evaluation.py'),
                                      'movierec.evaluation.load_rankers': ('evaluation.html#load_rankers', 'movierec/evaluation.py'),
                                      'movierec.evaluation.marks': ('evaluation.html#marks', 'movierec/evaluation.py'),
                                      'movierec.evaluation.of_users': ('evaluation.html#of_users', 'movierec/evaluation.py'),

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['BEYOND', 'INK', 'HIGHLIGHT', 'COLOURS', 'PLOT_STYLE', 'load_rankers', 'assemble', 'cutoffs_of', 'headline_of',
-           'all_lists', 'build_lists', 'pool_places', 'chosen_on_validation', 'read_lists', 'Exam', 'Judgement',
-           'judge', 'verdict', 'ceilings', 'comparison', 'with_interval', 'marks', 'comparison_text', 'as_markdown',
-           'use_style', 'plot_comparison', 'build_evaluation', 'publish', 'read_results', 'of_users', 'export_lists']
+           'all_lists', 'build_lists', 'pool_places', 'chosen_on_validation', 'list_files', 'read_lists', 'Exam',
+           'Judgement', 'judge', 'verdict', 'ceilings', 'comparison', 'with_interval', 'marks', 'comparison_text',
+           'as_markdown', 'use_style', 'plot_comparison', 'build_evaluation', 'publish', 'read_results', 'of_users',
+           'export_lists']
 
 # %% ../nbs/08_evaluation.ipynb #0985b650
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,16 +62,22 @@ def all_lists(
     holdout: Holdout,
     settings: Settings,
     k: int, # length of the lists
-    step: Callable[..., None] = lambda *told: None, # told which system is asked, and for how many users it has answered
-) -> dict[str, tuple[np.ndarray, np.ndarray]]: # system → item_idx int32 and scores, len(holdout.users) × k
+    step: Callable[..., None] = lambda *told: None, # told of how many users
+    at_once: int = 16_384, # users whose lists are in memory together
+) -> Iterator[tuple[np.ndarray, dict[str, tuple[np.ndarray, np.ndarray]]]]: # some of `holdout.users`, and system → item_idx int32 and scores, len(users) × k
     "What every system shows every user with a held-out event."
-    users, moments = holdout.users, holdout.as_of[holdout.users]
-    told = counted(step, "asking the hybrid and the rankers", len(users))
-    lists = ranked_lists(FeatureStore(hybrid, settings.half_life_days), rankers, users, k, moments, told=told) if rankers else {"hybrid": hybrid.top_k(users, k, moments, told=told)}
-    for name, source in hybrid.sources.items():
-        if name not in lists:  # the pool has asked those that vote
-            lists[name] = source.top_k(users, k, moments, settings.batch_size, counted(step, f"asking {name}", len(users)))
-    return {name: lists[name] for name in (*hybrid.sources, "hybrid", *rankers)}
+    step("asking everyone", 0, len(holdout.users), "users")
+    store = FeatureStore(hybrid, settings.half_life_days) if rankers else None
+    for start in range(0, len(holdout.users), at_once):
+        users = holdout.users[start : start + at_once]
+        moments = holdout.as_of[users]
+
+        def told(done: int, total: int, start: int = start, n: int = len(users)) -> None:
+            step("asking everyone", start + n * done // total, len(holdout.users), "users")
+
+        lists = ranked_lists(store, rankers, users, k, moments, told=told) if rankers else {"hybrid": hybrid.top_k(users, k, moments, told=told)}
+        lists |= {name: source.top_k(users, k, moments, settings.batch_size) for name, source in hybrid.sources.items() if name not in lists}  # the pool has asked those that vote
+        yield users, {name: lists[name] for name in (*hybrid.sources, "hybrid", *rankers)}
 
 # %% ../nbs/08_evaluation.ipynb #3c0ef16b
 def build_lists(
@@ -79,7 +86,7 @@ def build_lists(
     sources: Artifact, # from `build_sources` in the last phase before the test
     rankers: Artifact | None, # from `build_rankers`; None under a protocol that trains none
     step: Callable[..., None] = lambda *told: None, # told which system is asked, and for how many users it has answered
-) -> Artifact: # <system>.parquet: user_idx, item_idx, rank, score; pools.parquet
+) -> Artifact: # <system>/*.parquet: user_idx, item_idx, rank, score; pools.parquet
     "Ask every system for the lists of all users with a test event, and where its candidates have what is to be foreseen."
     protocol = split.manifest["contents"]["protocol"]
     size = max(settings.list_size, *cutoffs_of(settings, protocol))
@@ -93,16 +100,18 @@ def build_lists(
                 con.register("rows", table)
                 return write_table(con, "SELECT * FROM rows", folder / f"{name}.parquet")
 
-            lists = all_lists(hybrid, load_rankers(rankers, settings.dataset) if rankers else {}, holdout, settings, size, step)
-            for name, (items, scores) in lists.items():
-                rows[name] = keep(name, candidates(holdout.users, items, scores, name).drop(columns="source"))
+            parts = all_lists(hybrid, load_rankers(rankers, settings.dataset) if rankers else {}, holdout, settings, size, step)
+            for number, (users, lists) in enumerate(parts):
+                for name, (items, scores) in lists.items():
+                    (folder / name).mkdir(exist_ok=True)
+                    rows[name] = rows.get(name, 0) + keep(f"{name}/{number:05}", candidates(users, items, scores, name).drop(columns="source"))
             pools = pool_places(hybrid, holdout, settings, step)
             keep("pools", pools)
         contents = {"users": len(holdout.users), "rows": rows, "length": size, "pool_users": int(pools["user_idx"].nunique())}
         if rankers is None:  # otherwise they have chosen already
             exam = load_holdout(split, "validation")
-            lists = all_lists(exam.folded_in(fitted), {}, exam, settings, size, lambda text, *counts: step(f"{text} about the validation part", *counts))
-            contents |= chosen_on_validation({name: items for name, (items, _) in lists.items()}, exam, settings, protocol)
+            parts = [{name: items for name, (items, _) in lists.items()} for _, lists in all_lists(exam.folded_in(fitted), {}, exam, settings, size, lambda text, *counts: step(f"{text} about the validation part", *counts))]
+            contents |= chosen_on_validation({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, exam, settings, protocol)
         return contents
 
     config = settings.subset("half_life_days", "list_size", "pool_sizes", "pool_users", "seed") | ({"cutoffs": list(cutoffs_of(settings, protocol))} if rankers is None else {})
@@ -138,6 +147,11 @@ def chosen_on_validation(
     return {"validation_users": int(judged.sum()), "validation": metrics, "best_on_validation": max(metrics, key=lambda name: metrics[name][by])}
 
 # %% ../nbs/08_evaluation.ipynb #0611cdf8
+def list_files(lists: Artifact, system: str) -> list[Path]:
+    "The Parquet files of a system's lists."
+    return sorted((lists.path / system).glob("*.parquet"))
+
+
 def read_lists(
     lists: Artifact, # from `build_lists`
     system: str,
@@ -145,7 +159,7 @@ def read_lists(
     k: int,
 ) -> np.ndarray: # int32, len(users) × k: item_idx; −1 = nothing more
     "The stored lists of some users."
-    rows = query(f"SELECT user_idx, item_idx, rank FROM lists WHERE rank <= {k}", lists=lists.path / f"{system}.parquet")
+    rows = query(f"SELECT user_idx, item_idx, rank FROM lists WHERE rank <= {k}", lists=list_files(lists, system))
     rows, items = rows[rows.user_idx.isin(users)], np.full((len(users), k), -1, np.int32)
     items[np.searchsorted(users, rows["user_idx"]), rows["rank"] - 1] = rows["item_idx"]
     return items
@@ -510,7 +524,7 @@ def export_lists(
     temporary = out.with_name(f".{out.name}.tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with connect(lists=lists.path / f"{system}.parquet", users=data.path / "users.parquet", items=data.path / "items.parquet") as con:
+        with connect(lists=list_files(lists, system), users=data.path / "users.parquet", items=data.path / "items.parquet") as con:
             rows = write_table(con, f"SELECT {', '.join(LIST_COLUMNS)} FROM lists JOIN users USING (user_idx) JOIN items USING (item_idx) "
                                     f"WHERE rank <= {k} ORDER BY user_idx, rank", temporary)
         temporary.replace(out)

@@ -387,14 +387,14 @@ class Counts(Progress):
 def test_stages_that_go_through_users_say_how_many_are_done(tmp_path):
     settings, counts = tiny_settings(tmp_path, protocol="leave-last-out"), Counts()
     run(settings, write_archive(tmp_path / "archive", n_users=300), counts)
-    users = {"collecting candidates of the tuning phase", "collecting candidates of the validation phase", "asking als", "asking the hybrid and the rankers", "looking into the pools"}
+    users = {"collecting candidates of the tuning phase", "collecting candidates of the validation phase", "asking als", "asking everyone", "looking into the pools"}
     assert users <= {text for _, text, _, unit in counts.told if unit == "users"}
     for (stage, text, total, _), told in counts.told.items():
         if not text.startswith("judging"):
             assert told == sorted(told) and told[0] == 0 and told[-1] == total, (stage, text)
     judged = [(told, total) for (_, text, total, _), told in counts.told.items() if text.startswith("judging")]
     assert judged == [([number], len(SYSTEMS)) for number in range(len(SYSTEMS))]
-    lists = counts.told["leave-last-out: test lists", "asking the hybrid and the rankers", 300, "users"]
+    lists = counts.told["leave-last-out: test lists", "asking everyone", 300, "users"]
     assert lists == [0, 100, 200, 300], "three batches of up to 128"
     everybody = [key for key in counts.told if key[0] == "everybody's list"]
     assert len(everybody) == 2 and {key[2] for key in everybody} == {300}
@@ -473,7 +473,7 @@ def test_killed_anywhere_it_ends_with_the_same_results(tiny_run, tmp_path):
     moments = [where.processed / ".tables.*.tmp", where.interactions / "manifest.json", where.split("leave-last-out") / "manifest.json",
                where.sources("leave-last-out", "tuning") / "manifest.json", where.rankers("leave-last-out").parent / ".rankers.*.tmp" / "ranked_v1",
                where.lists("leave-last-out") / "manifest.json", where.evaluation("leave-last-out") / "manifest.json",
-               where.lists("global-time").parent / ".global-time.*.tmp" / "als.parquet", where.serving / "manifest.json"]
+               where.lists("global-time").parent / ".global-time.*.tmp" / "als" / "00000.parquet", where.serving / "manifest.json"]
     killed = 0
     for moment in moments:
         process = subprocess.Popen([sys.executable, "-c", RUNNER, str(folder)], cwd=Path(__file__).parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
