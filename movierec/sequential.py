@@ -258,14 +258,14 @@ def gram(
 
     def add(start: int) -> None:
         rows = dense[start : start + batch_size].toarray()
-        together, apart = linalg.blas.ssyrk(1.0, rows.T), thin[start : start + batch_size].T.tocsr() @ rows  # the upper triangle is filled
+        together, apart = rows.T @ rows, thin[start : start + batch_size].T.tocsr() @ rows
         with adding:
             np.add(both, together, out=both)
             np.add(mixed, apart, out=mixed)
 
     in_threads(add, range(0, matrix.shape[0] if len(popular) else 0, batch_size))
     total = np.zeros((matrix.shape[1],) * 2, np.float32)
-    total[np.ix_(popular, popular)] = both + np.triu(both, 1).T
+    total[np.ix_(popular, popular)] = both
     total[np.ix_(rare, popular)] = mixed
     total[np.ix_(popular, rare)] = mixed.T
     raters = thin.T.tocsr()
