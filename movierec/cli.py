@@ -470,6 +470,7 @@ def api(
     host: Annotated[str | None, typer.Option("--host", help="Interface to listen on.", show_default="127.0.0.1: this machine only")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port to listen on; 0: any free one.", show_default="8000")] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Processes.", show_default="1")] = None,
+    until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True, help="Stop when standard input ends: whoever started this is gone.")] = False,
     dataset: DatasetOption = None,
     data_dir: DataDirOption = None,
     reports_dir: ReportsDirOption = None,
@@ -485,6 +486,8 @@ def api(
         from movierec.api import serve
     except ModuleNotFoundError as error:
         raise ConfigError(f"the API needs {error.name}: pip install 'movierec[app]'") from None
+    if until_eof:
+        Thread(target=lambda: (sys.stdin.buffer.read(), os.kill(os.getpid(), signal.SIGTERM)), daemon=True).start()
     serve(settings)
 
 
@@ -505,7 +508,7 @@ def show_app(
     given = {name: value for name, value in {"host": host, "port": port, "api_url": api_url}.items() if value is not None}
     settings = load_settings(config, **settings.model_dump(exclude={"app"}), app=settings.app.model_dump() | given)
     options = {"--dataset": [dataset], "--data-dir": [data_dir], "--reports-dir": [reports_dir], "--config": [config], "--set": assignments or []}
-    command = [sys.executable, "-c", "from movierec.cli import main; main()", "api", *(part for name, values in options.items() for value in values if value is not None for part in (name, str(value)))]
+    command = [sys.executable, "-c", "from movierec.cli import main; main()", "api", "--until-eof", *(part for name, values in options.items() for value in values if value is not None for part in (name, str(value)))]
     try:
         from movierec.front import serve_app
     except ModuleNotFoundError as error:
@@ -681,7 +684,6 @@ def _age(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"
     return f"{max(seconds, 0):.0f} s"
-
 
 # %% ../nbs/09b_cli.ipynb #5e0c11b2
 LONG = ("run", "compare", "ablate", "tune", "simulate")  # commands that work in a process of their own

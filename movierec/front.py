@@ -115,7 +115,7 @@ def answers(
 @contextmanager
 def api_behind(
     settings: Settings,
-    command: list[str], # starts the API
+    command: list[str], # starts the API, until its standard input ends
     patience: float = 120.0, # seconds until it must be ready
 ) -> Iterator[str]: # where it answers
     "An API that answers for as long as it is needed; it is stopped if it was started here."
@@ -125,7 +125,7 @@ def api_behind(
         return
     if settings.app.api_url:
         raise ConfigError(f"nothing answers at {url}, which app.api_url names")
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    child = subprocess.Popen(command, stdin=subprocess.PIPE)  # which ends with us, even if we are killed
     try:
         end = time.monotonic() + patience
         while not _ready(url):

@@ -6,7 +6,7 @@
 __all__ = ['RANKERS', 'RANKER_FEATURES', 'TrainingSet', 'validation_users', 'training_set', 'Ranker', 'Pointwise',
            'load_lightgbm', 'SmallTrees', 'Listwise', 'train', 'best_first', 'reorder', 'judged', 'mean_metrics',
            'feature_ablation', 'learning_curve', 'importance', 'calibration', 'ranked_lists', 'Ranked', 'speaker',
-           'loudest', 'explained_lists', 'together', 'load_phase', 'build_rankers']
+           'loudest', 'explained_lists', 'load_phase', 'build_rankers']
 
 # %% ../nbs/07_ranker.ipynb #3b951248
 import hashlib
@@ -42,9 +42,18 @@ class TrainingSet:
     features: np.ndarray # float32, n × k × len(V3_FEATURES)
     labels: np.ndarray # bool, n × k
 
-    def of(self, mask: np.ndarray) -> "TrainingSet": # bool or int, over the users
+    def of(self, some: np.ndarray | slice) -> "TrainingSet": # bool or int, over the users; a slice copies nothing
         "Some of the users."
-        return TrainingSet(self.users[mask], self.items[mask], self.features[mask], self.labels[mask])
+        return TrainingSet(self.users[some], self.items[some], self.features[some], self.labels[some])
+
+    @classmethod
+    def blank(cls, n: int, k: int) -> "TrainingSet":
+        "Room for the candidates of n users: millions of rows are written into place, not kept twice."
+        return cls(np.empty(n, np.int32), np.empty((n, k), np.int32), np.empty((n, k, len(V3_FEATURES)), np.float32), np.empty((n, k), bool))
+
+    def rows(self, features: np.ndarray) -> np.ndarray: # float32, candidates × columns; n × k × columns: not copied if there is no gap
+        "Where there is a candidate, as rows."
+        return features.reshape(-1, features.shape[2]) if self.there.all() else features[self.there]
 
     @property
     def there(self) -> np.ndarray: # bool, n × k
@@ -66,15 +75,20 @@ def training_set(
     users: np.ndarray, # int: user_idx
     batch_size: int = 128, # users handled at a time by one thread
     told: Callable[[int, int], None] | None = None, # see `in_threads`
+    room: TrainingSet | None = None, # where to write them, if there is room already
 ) -> TrainingSet:
     "Retrieve, describe and label the candidates of `users`."
-    def part(start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        batch = users[start : start + batch_size]
-        pool = store.hybrid.pool(batch, holdout.as_of[batch])
-        return pool.items, store.matrix(pool, holdout.as_of[batch]), hits(pool.items, holdout.relevant[batch])
+    room = (room or TrainingSet.blank(len(users), store.hybrid.pool_size)).of(slice(0, len(users)))
+    room.users[:] = users
 
-    items, features, labels = (np.concatenate(parts) for parts in zip(*in_threads(part, range(0, len(users), batch_size), told), strict=True))
-    return TrainingSet(users, items, features, labels)
+    def part(start: int) -> None:
+        batch = slice(start, start + batch_size)
+        moments = holdout.as_of[users[batch]]
+        pool = store.hybrid.pool(users[batch], moments)
+        room.items[batch], room.features[batch], room.labels[batch] = pool.items, store.matrix(pool, moments), hits(pool.items, holdout.relevant[users[batch]])
+
+    in_threads(part, range(0, len(users), batch_size), told)
+    return room
 
 # %% ../nbs/07_ranker.ipynb #34b1b929
 @dataclass
@@ -177,7 +191,7 @@ class Pointwise(Ranker):
             learning_rate=given.learning_rate, max_iter=given.max_iter, max_leaf_nodes=given.max_leaf_nodes, min_samples_leaf=given.min_samples_leaf,
             l2_regularization=given.l2_regularization, early_stopping=False, random_state=settings.seed)
         with threadpool_limits(_threads(pairs), "openmp"):
-            self.model.fit(self.columns(pairs.features)[pairs.there], pairs.labels[pairs.there])
+            self.model.fit(pairs.rows(self.columns(pairs.features)), pairs.labels[pairs.there])
         return self
 
     def predict(self, rows: np.ndarray) -> np.ndarray:
@@ -283,7 +297,7 @@ class Listwise(Ranker):
         parameters = {"objective": "lambdarank", "learning_rate": given.learning_rate, "num_leaves": given.leaves, "min_data_in_leaf": given.min_samples_leaf,
                       "feature_fraction": given.feature_fraction, "bagging_by_query": True, "bagging_fraction": given.user_fraction, "bagging_freq": 1, "lambdarank_truncation_level": given.truncation,
                       "seed": settings.seed, "deterministic": True, "force_row_wise": True, "num_threads": _threads(pairs), "verbose": -1}
-        rows = lightgbm.Dataset(self.columns(pairs.features)[pairs.there], pairs.labels[pairs.there], group=pairs.there.sum(axis=1), feature_name=list(self.features), params=parameters)
+        rows = lightgbm.Dataset(pairs.rows(self.columns(pairs.features)), pairs.labels[pairs.there], group=pairs.there.sum(axis=1), feature_name=list(self.features), params=parameters)
         self.model = lightgbm.train(parameters, rows, given.trees)
         return self
 
@@ -582,24 +596,20 @@ def explained_lists(
     return tuple(np.concatenate(column) for column in zip(*in_threads(part, range(0, max(len(users), 1), batch_size), told), strict=True))
 
 # %% ../nbs/07_ranker.ipynb #7441a69b
-def together(*parts: TrainingSet) -> TrainingSet:
-    "Training sets of several phases as one; a user may be in each of them."
-    return TrainingSet(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("users", "items", "features", "labels")))
-
-
 def load_phase(
     settings: Settings,
     split: Artifact, # from `build_split`
     sources: Artifact, # from `build_sources` in the same phase
     phase: str, # "tuning" or "validation"
     step: Callable[..., None] = lambda *told: None, # told of how many users the pools are there
+    room: TrainingSet | None = None, # see `training_set`
 ) -> tuple[Holdout, Hybrid, TrainingSet]:
     "The holdout of a phase, its fitted hybrid, and the labelled pools of its users."
     holdout = load_holdout(split, phase)
     hybrid = Hybrid.load(sources.path, holdout.history)
     users = validation_users(holdout, settings)
     told = counted(step, f"collecting candidates of the {phase} phase", len(users))
-    pairs = training_set(FeatureStore(hybrid, settings.half_life_days), holdout, users, told=told) if len(users) else None
+    pairs = training_set(FeatureStore(hybrid, settings.half_life_days), holdout, users, told=told, room=room) if len(users) else None
     if pairs is None or not pairs.labels.any():
         raise DataError(f"{settings.dataset} is too small to train a ranker: no candidate of the {phase} phase of "
                         f"{split.manifest['contents']['protocol']} is relevant")
@@ -615,9 +625,11 @@ def build_rankers(
 ) -> Artifact: # a folder per ranker, and the validation metrics of all systems in the manifest
     "Train the rankers, and score every system on the validation part."
     def make(folder: Path) -> dict:
-        tuning = load_phase(settings, split, tuning_sources, "tuning", step)[2]
-        holdout, hybrid, pairs = load_phase(settings, split, sources, "validation", step)
-        users, both = pairs.users, together(tuning, pairs)
+        most = min(max(settings.ranker.max_rows // settings.hybrid.pool_size, 1), split.manifest["contents"]["n_users"])
+        room = TrainingSet.blank(2 * most, settings.hybrid.pool_size)
+        tuning = load_phase(settings, split, tuning_sources, "tuning", step, room)[2]
+        holdout, hybrid, pairs = load_phase(settings, split, sources, "validation", step, room.of(slice(len(tuning.users), None)))
+        users, both = pairs.users, room.of(slice(0, len(tuning.users) + len(pairs.users)))  # a user may be in both
         ranked = {name: source.top_k(users, settings.list_size, holdout.as_of[users], told=counted(step, f"asking {name}", len(users)))[0] for name, source in hybrid.sources.items()}
         ranked["hybrid"] = pairs.items[:, : settings.list_size]
         for version in RANKERS:

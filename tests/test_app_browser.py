@@ -349,6 +349,15 @@ def test_the_command_stops_what_it_started(copied, tmp_path):
     assert not [one for one in family if one.is_running()] and not answers(f"{site.api}/health") and site.process.returncode == 0
 
 
+def test_a_command_that_is_killed_leaves_nothing_behind(copied, tmp_path):
+    with started(Site(copied, free_port()), tmp_path / "output.txt") as site:
+        family = psutil.Process(site.process.pid).children(recursive=True)
+        assert api_of(site) in family
+        site.process.kill()
+        _, left = psutil.wait_procs(family, 60)
+        assert not left and not answers(f"{site.api}/health")
+
+
 def test_the_command_says_what_is_wrong(copied, tmp_path):
     site = Site(copied, free_port())
 

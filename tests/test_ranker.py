@@ -18,12 +18,12 @@ from movierec.ranker import (
     Listwise,
     Ranked,
     Ranker,
+    TrainingSet,
     calibration,
     importance,
     load_lightgbm,
     ranked_lists,
     reorder,
-    together,
     train,
     training_set,
     validation_users,
@@ -178,10 +178,16 @@ def test_contributions_are_those_of_treeshap(leaves):
     assert np.array_equal(ranker.contributions(asked)[7], ranker.contributions(asked[[7]])[0]), "alone as in a batch"
 
 
-def test_phases_together(stage):
-    _, _, _, _, pairs = stage
-    both = together(pairs.of(np.arange(5)), pairs.of(np.arange(3)))
-    assert both.users.tolist() == [*pairs.users[:5], *pairs.users[:3]] and np.array_equal(both.features[5:], pairs.features[:3], equal_nan=True)
+def test_two_phases_in_one_room(stage):
+    _, holdout, _, store, pairs = stage
+    room = TrainingSet.blank(len(pairs.users) + 9, pairs.items.shape[1])
+    first = training_set(store, holdout, pairs.users, room=room)
+    second = training_set(store, holdout, pairs.users[3:9], batch_size=4, room=room.of(slice(len(first.users), None)))
+    both = room.of(slice(0, len(first.users) + len(second.users)))
+    assert both.users.tolist() == [*pairs.users, *pairs.users[3:9]] and np.shares_memory(both.features, first.features) and np.shares_memory(both.labels, second.labels)
+    for name in ("items", "features", "labels"):
+        assert np.array_equal(getattr(first, name), getattr(pairs, name), equal_nan=name == "features") and np.array_equal(getattr(second, name), getattr(pairs, name)[3:9], equal_nan=name == "features")
+    assert np.array_equal(both.rows(both.features), both.features[both.there])
 
 
 def test_reorder_breaks_ties_by_item():
