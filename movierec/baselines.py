@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = ['one_blas_thread', 'top_k', 'in_threads', 'counted', 'Recommender', 'candidates', 'write_arrays', 'read_arrays',
-           'ScoringRecommender', 'fitted_on', 'read_model', 'Popularity', 'PopularityRecent', 'dense_product',
+           'ScoringRecommender', 'fitted_on', 'read_model', 'Popularity', 'PopularityRecent', 'dense_product', 'gram',
            'ItemItem', 'pairs_of', 'strongest', 'whole_numbers', 'ALS', 'ALSRecent']
 
 # %% ../nbs/04_baselines.ipynb #fa619083
 import json
-import warnings
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar, Self
@@ -473,6 +473,48 @@ def dense_product(
     return sparse.csr_matrix((rows.data, rows.indices, rows.indptr[left.indptr]), shape=(left.shape[0], right.shape[1])).toarray()
 
 
+def gram(
+    matrix: sparse.csr_matrix, # float32, n × n_items
+    use: Callable[[np.ndarray, np.ndarray], Any], # given item_idx and their rows of the product, float32, len × n_items; called by several threads
+    dense_share: float = 0.02, # columns with more of their rows filled are handled as dense
+    batch_size: int = 1_024, # dense rows in memory at a time
+    width: int = 256, # dense columns handled at a time
+    most_sums: int = 4_000_000, # products of two sparse columns handled at a time
+) -> list: # what `use` returned, block by block
+    "XᵀX, some rows at a time: popular columns as dense, rare ones with each other by adding up what their users' rows hold. The same numbers on any number of cores."
+    filled = np.bincount(matrix.indices, minlength=matrix.shape[1])
+    popular, rare = np.flatnonzero(filled > dense_share * matrix.shape[0]), np.flatnonzero(filled <= dense_share * matrix.shape[0])
+    dense, thin = matrix[:, popular], matrix[:, rare]
+    batches = [slice(start, start + batch_size) for start in range(0, matrix.shape[0] if len(popular) else 0, batch_size)]
+    turned = in_threads(lambda batch: matrix[batch].T.tocsr(), batches)
+    mixed = np.zeros((matrix.shape[1], len(popular)), np.float32)
+
+    def strip(columns: slice) -> None:
+        total = np.zeros((matrix.shape[1], len(popular[columns])), np.float32)
+        for batch, users_of in zip(batches, turned, strict=True):
+            total += users_of @ dense[batch, columns].toarray()
+        mixed[:, columns] = total
+
+    strips = [slice(start, start + width) for start in range(0, len(popular), width)]
+    in_threads(strip, strips)
+    turned.clear()
+    raters = thin.T.tocsr()
+    sums, bounds = np.concatenate([[0], np.cumsum(raters.astype(bool).astype(np.int64) @ np.diff(thin.indptr))]), [0]  # before each rare item
+    while bounds[-1] < len(rare):
+        bounds.append(int(np.clip(np.searchsorted(sums, sums[bounds[-1]] + most_sums, side="right") - 1, bounds[-1] + 1, min(bounds[-1] + width, len(rare)))))
+
+    def part(places: tuple[np.ndarray, slice]) -> Any:
+        items, some = places
+        if items is popular:
+            return use(popular[some], mixed[:, some].T.copy())
+        block = np.empty((len(rare[some]), matrix.shape[1]), np.float32)
+        block[:, popular] = mixed[rare[some]]
+        block[:, rare] = dense_product(raters[some], thin)
+        return use(rare[some], block)
+
+    return in_threads(part, [*((popular, some) for some in strips), *((rare, slice(*some)) for some in pairwise(bounds))])
+
+
 @dataclass
 class ItemItem(ScoringRecommender):
     "Nearest neighbours among items: an item scores the summed similarity to the user's history."
@@ -485,31 +527,31 @@ class ItemItem(ScoringRecommender):
     last: int | None = None # score from so many last events instead of from all
     decay: float = 0.85 # with `last`: what an event weighs beside the one after it
 
-    def _fit(self, interactions: Interactions) -> None:
-        from implicit import nearest_neighbours as nn
-        from implicit.utils import ParameterWarning
+    def _weighted(self, interactions: Interactions) -> tuple[sparse.csr_matrix, np.ndarray, np.ndarray]: # float32, n_users × n_items; float32, n_items: factors of the rows and of the columns of XᵀX
+        "What the similarities are products of."
+        ones = np.ones(interactions.n_items, np.float32)
+        if self.weighting == "rp3beta":
+            popular = np.maximum(interactions.item_counts, 1).astype(np.float32)
+            values = np.maximum(interactions.user_counts, 1)[interactions.user_idx] ** -0.5
+            return interactions.csr(values.astype(np.float32)), 1 / popular, popular**-self.beta
+        from implicit.nearest_neighbours import bm25_weight, normalize, tfidf_weight
 
-        walk = self.weighting == "rp3beta"
-        matrix = (interactions.csr(np.ones(len(interactions))) if walk else interactions.matrix).astype(np.float64)
-        if not matrix.nnz:  # nobody has liked anything
-            self.similarity = sparse.csr_matrix((interactions.n_items, interactions.n_items), dtype=np.float32)
-            return
-        popular = np.maximum(interactions.item_counts, 1.0)
-        if walk:
-            matrix = (sparse.diags_array(np.maximum(interactions.user_counts, 1) ** -0.5) @ matrix @ sparse.diags_array(popular**-self.beta)).tocsr()
-        search = {"cosine": nn.CosineRecommender, "tfidf": nn.TFIDFRecommender, "bm25": nn.BM25Recommender, "rp3beta": nn.ItemItemRecommender}
-        model = search[self.weighting](K=self.neighbours + 1)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ParameterWarning)  # its own weighting yields COO, of which it then warns
-            model.fit(matrix, show_progress=False)  # users × items
-        similarity = model.similarity.tocsr()
-        if walk:
-            similarity = sparse.diags_array(popular ** (self.beta - 1)) @ similarity
-        similarity = similarity.tocsr().astype(np.float32)
-        similarity.setdiag(0)  # an item is its own nearest neighbour
-        similarity.eliminate_zeros()
-        similarity.sort_indices()
-        self.similarity = similarity
+        weigh = {"cosine": normalize, "tfidf": lambda of: normalize(tfidf_weight(of)), "bm25": lambda of: bm25_weight(of, 1.2, 0.75)}[self.weighting]
+        return weigh(interactions.matrix.T).T.tocsr().astype(np.float32), ones, ones
+
+    def _fit(self, interactions: Interactions) -> None:
+        matrix, of_row, of_column = self._weighted(interactions)
+
+        def nearest(items: np.ndarray, block: np.ndarray) -> tuple[np.ndarray, sparse.csr_matrix]:
+            block *= of_column
+            block[np.arange(len(items)), items] = 0  # an item is its own nearest neighbour
+            found, near = top_k(block, min(self.neighbours, block.shape[1]), above=0)
+            row, place = np.nonzero(found >= 0)
+            return items, sparse.csr_matrix((near[row, place] * of_row[items][row], (row, found[row, place])), shape=block.shape)
+
+        items, rows = zip(*gram(matrix, nearest), strict=True) if matrix.nnz else ([np.arange(interactions.n_items)], [sparse.csr_matrix((interactions.n_items,) * 2, dtype=np.float32)])
+        self.similarity = sparse.vstack(rows, format="csr")[np.argsort(np.concatenate(items))]
+        self.similarity.sort_indices()
 
     def _history(self, users: np.ndarray) -> sparse.csr_matrix: # float32, len(users) × n_items
         "What speaks for the users: their confidences, their films, or the last of these."
@@ -555,7 +597,6 @@ def strongest(
     first = np.minimum.reduceat(np.where(reached, events, len(parts)), starts, axis=0)
     seeds[there] = np.where((most > 0) & (items[there] >= 0), history.indices[np.minimum(first, len(parts) - 1)], -1)
     return seeds
-
 
 # %% ../nbs/04_baselines.ipynb #b681ce3c
 def whole_numbers(

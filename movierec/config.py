@@ -10,8 +10,8 @@ __all__ = ['RATING_COLUMNS', 'LIST_COLUMNS', 'EVENT_COLUMNS', 'CANDIDATE_COLUMNS
            'SasrecSettings', 'GenreSettings', 'SourceWeights', 'WeightSettings', 'HybridSettings', 'RankerSettings',
            'RankerV3Settings', 'DownloadSettings', 'ServiceSettings', 'AppSettings', 'PostersSettings', 'project_root',
            'Settings', 'load_settings', 'Paths', 'paths', 'digest', 'code_version', 'write_json', 'read_manifest',
-           'cores', 'peak_memory_mb', 'machine_memory_mb', 'log_event', 'clear_up', 'replacing', 'Artifact', 'locked',
-           'open_artifact', 'build']
+           'cores', 'peak_memory_mb', 'forget_peak_memory', 'machine_memory_mb', 'log_event', 'clear_up', 'replacing',
+           'Artifact', 'locked', 'open_artifact', 'build']
 
 # %% ../nbs/00_config.ipynb #2ab66575
 import hashlib
@@ -22,7 +22,7 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -32,7 +32,7 @@ from time import perf_counter
 from typing import Annotated, Any, Literal
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, TomlConfigSettingsSource
 
 # %% ../nbs/00_config.ipynb #d213abb3
@@ -222,7 +222,7 @@ class RankerSettings(_Section):
     max_leaf_nodes: int = Field(8, ge=2, le=1024)
     min_samples_leaf: int = Field(200, ge=1)
     l2_regularization: float = Field(1.0, ge=0)
-    max_rows: int = Field(2_000_000, ge=1_000, description="training rows of a phase at most, for all versions; whole users are left out beyond it")
+    max_rows: int = Field(1_200_000, ge=1_000, description="training rows of a phase at most, for all versions; whole users are left out beyond it")
 
 
 class RankerV3Settings(_Section):
@@ -303,6 +303,7 @@ class Settings(BaseSettings):
     relevant: Literal["liked", "all"] = Field("liked", description="which held-out events count: those with confidence above 0 on films that the history knows, or every one")
     data_dir: Path = Field(default_factory=lambda: project_root() / "data", description="archives and processed tables")
     reports_dir: Path = Field(default_factory=lambda: project_root() / "reports", description="models and results")
+    memory_limit: ByteSize | None = Field(None, ge=1_000_000_000, description="how much memory a run may take, as 4GB: at least 1 GB; slower, and the results are the same")
     on_bad_rows: Literal["stop", "quarantine"] = Field("stop", description="rows that can't be right end the run, or are set aside in rejects.parquet")
     seed: int = Field(42, ge=0, lt=2**32, description="the one seed of everything random")
     neutral_rating: float = Field(2.5, ge=0, le=5, description="confidence = max(rating − this, 0)")
@@ -523,12 +524,18 @@ def cores() -> int:
 
 
 def peak_memory_mb() -> float | None:
-    "The most resident memory this process has had so far, in MB; None where the system doesn't tell."
+    "The most resident memory this process has had since `forget_peak_memory`, in MB; None where the system doesn't tell."
     try:
         from resource import RUSAGE_SELF, getrusage
     except ImportError:  # Windows
         return None
     return round(getrusage(RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3), 1)
+
+
+def forget_peak_memory() -> None:
+    "Let `peak_memory_mb` begin anew, so that each stage has its own; where the system can't, it goes on counting from the start."
+    with suppress(OSError):  # only Linux has such a file
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def machine_memory_mb() -> float | None:
@@ -645,6 +652,7 @@ def build(
         if manifest and manifest.get("key") == key:
             return Artifact(path, manifest, built=False)
         started = perf_counter()
+        forget_peak_memory()
         with replacing(path) as temporary:
             contents = make(temporary)
             manifest = {"key": key, "module": module, "code": code, "version": metadata.version("movierec"), "config": config,

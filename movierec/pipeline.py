@@ -155,7 +155,7 @@ class RunLog(Progress):
         file: Path,
         heard_by: Progress, # what else hears it
     ):
-        self.file, self.heard_by, self.warnings, self.finished, self.name, self._text = file, heard_by, 0, 0, None, None
+        self.file, self.heard_by, self.warnings, self.finished, self.peak_memory_mb, self.name, self._text = file, heard_by, 0, 0, peak_memory_mb(), None, None
 
     def note(self, event: str, **facts) -> None:
         log_event(self.file, event, **facts)
@@ -166,10 +166,10 @@ class RunLog(Progress):
         self.note("stage begins", stage=name)
         with self.heard_by.stage(name) as self._running:
             yield self
-        contents = self._artifact.manifest["contents"]
+        contents, peak = self._artifact.manifest["contents"], peak_memory_mb()
         facts = {part: contents[part] for part in ("rows", "events", "users", "fit_seconds", "best_on_validation") if part in contents}
-        self.note("stage ends", stage=name, built=self._artifact.built, seconds=round(perf_counter() - started, 3), peak_memory_mb=peak_memory_mb(), **facts)
-        self.name, self.finished = None, self.finished + 1
+        self.note("stage ends", stage=name, built=self._artifact.built, seconds=round(perf_counter() - started, 3), peak_memory_mb=peak, **facts)
+        self.name, self.finished, self.peak_memory_mb = None, self.finished + 1, peak and max(peak, self.peak_memory_mb)
 
     def step(self, text, done=None, total=None, unit=""):
         if text != self._text:  # once, however often its count is told
@@ -215,7 +215,7 @@ def logged(
     logging.captureWarnings(True)
     try:
         yield log
-        log.note("run ends", seconds=round(perf_counter() - started, 3), peak_memory_mb=peak_memory_mb(), warnings=log.warnings)
+        log.note("run ends", seconds=round(perf_counter() - started, 3), peak_memory_mb=log.peak_memory_mb, warnings=log.warnings)
     except NotFoundError as error:
         log.note("error", stage=log.name, error=str(error))
         if not log.finished:  # a name that doesn't exist: nothing was run

@@ -454,9 +454,10 @@ def ranked_lists(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]: # each source that votes, "hybrid" and each ranker → item_idx int32 and score float32, len(users) × k
     "One pool per user, in the hybrid's order and in each ranker's, and the lists it was made from."
     hybrid, wanted = store.hybrid, tuple(name for name in V3_FEATURES if any(name in ranker.features for ranker in rankers.values()))
+    order = np.argsort(as_of, kind="stable")  # people who ask at about one moment share what is popular then
 
     def part(start: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        batch = slice(start, start + batch_size)
+        batch = order[start : start + batch_size]
         pool, lists = hybrid.pool_and_lists(users[batch], as_of[batch], max(k, hybrid.pool_size), k)
         matrix = store.matrix(pool, as_of[batch], wanted)
         lists["hybrid"] = (pool.items[:, :k], pool.scores[:, :k])
@@ -465,8 +466,8 @@ def ranked_lists(
             lists[name] = reorder(pool.items, ranker.score_own(own, pool.items), k)
         return lists
 
-    parts = in_threads(part, range(0, max(len(users), 1), batch_size), told)
-    return {name: tuple(np.concatenate(column) for column in zip(*(lists[name] for lists in parts), strict=True)) for name in parts[0]}
+    parts, place = in_threads(part, range(0, max(len(users), 1), batch_size), told), np.argsort(order)
+    return {name: tuple(np.concatenate(column)[place] for column in zip(*(lists[name] for lists in parts), strict=True)) for name in parts[0]}
 
 
 @dataclass

@@ -1,5 +1,7 @@
 """The contract every recommender keeps, and each method against a plain version of itself."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from movierec.baselines import (
     Popularity,
     PopularityRecent,
     dense_product,
+    gram,
     top_k,
     whole_numbers,
 )
@@ -198,6 +201,34 @@ def test_popularity_sums_confidence():
         expected[item] += confidence
     assert np.allclose(Popularity().fit(interactions).item_score, expected)
     assert Popularity().fit(interactions).top_k(np.array([29]), 1)[0][0, 0] == expected.argmax(), "a newcomer gets it too"
+
+
+@pytest.mark.parametrize("dense_share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(("batch_size", "width", "most_sums"), [(7, 3, 10), (1_000, 256, 1_000_000)])
+def test_gram_of_popular_and_rare_columns(dense_share, batch_size, width, most_sums):
+    x, seen = make_interactions().csr(np.ones(29 * 12, np.float32)), []
+    total = np.full((x.shape[1],) * 2, np.nan)
+
+    def put(items, block):
+        total[items] = block
+        return items
+
+    seen = np.concatenate(gram(x, put, dense_share, batch_size, width, most_sums))
+    assert np.array_equal(total, (x.T @ x).toarray()) and sorted(seen.tolist()) == list(range(x.shape[1])), "each row once"
+
+
+@pytest.mark.parametrize("weighting", ["cosine", "tfidf", "bm25"])
+def test_item_item_finds_the_neighbours_that_implicit_finds(weighting):
+    from implicit import nearest_neighbours as nn
+
+    interactions = make_interactions()
+    theirs = {"cosine": nn.CosineRecommender, "tfidf": nn.TFIDFRecommender, "bm25": nn.BM25Recommender}[weighting](K=40)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own matrices
+        theirs.fit(interactions.matrix.astype(np.float64), show_progress=False)
+    expected = theirs.similarity.toarray()
+    np.fill_diagonal(expected, 0)
+    assert np.allclose(ItemItem(weighting, 40).fit(interactions).similarity.toarray(), np.maximum(expected, 0), atol=1e-6)
 
 
 def test_item_item_is_the_cosine():

@@ -187,7 +187,7 @@ def test_two_phases_in_one_room(stage):
     assert both.users.tolist() == [*pairs.users, *pairs.users[3:9]] and np.shares_memory(both.features, first.features) and np.shares_memory(both.labels, second.labels)
     for name in ("items", "features", "labels"):
         assert np.array_equal(getattr(first, name), getattr(pairs, name), equal_nan=name == "features") and np.array_equal(getattr(second, name), getattr(pairs, name)[3:9], equal_nan=name == "features")
-    assert np.array_equal(both.rows(both.features), both.features[both.there])
+    assert np.array_equal(both.rows(both.features), both.features[both.there], equal_nan=True)
 
 
 def test_reorder_breaks_ties_by_item():

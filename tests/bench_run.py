@@ -1,0 +1,76 @@
+"""`make bench-run`: a whole `movierec run`, from the archive to lists that are ready to serve, in the part "runs" of reports/results/bench.json.
+
+SCALE is the size of a synthetic archive (made once, in .venv/serve), or SOURCE a real one; MEMORY is given to `--memory-limit`. Every run starts from nothing, in a folder of its own.
+The figures are those of the run's own log: each stage's seconds and the most resident memory during it. As an independent check, the memory of the working process is read from outside
+while it runs.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+from bench import ROOT, machine
+from bench_serve import FOLDER, movierec
+
+from movierec.config import write_json
+
+
+def watched(process: psutil.Process, stop: threading.Event) -> float:
+    """The most resident memory, in MB, of all processes of a run together, looked at ten times a second."""
+    most = 0.0
+    while not stop.wait(0.1):
+        try:
+            most = max(most, sum(one.memory_info().rss for one in (process, *process.children(recursive=True))) / 1e6)
+        except psutil.NoSuchProcess:
+            continue
+    return round(most, 1)
+
+
+def measured(archive: Path, memory: str | None) -> dict:
+    """What the log of a run says, and what was seen from outside."""
+    with tempfile.TemporaryDirectory() as folder:
+        limit = ("--memory-limit", memory) if memory else ()
+        process = subprocess.Popen(movierec("run", "--source", archive, "--dataset", "measured", "--data-dir", Path(folder) / "data", "--reports-dir", Path(folder) / "reports", *limit))
+        stop, seen = threading.Event(), []
+        watcher = threading.Thread(target=lambda: seen.append(watched(psutil.Process(process.pid), stop)))
+        watcher.start()
+        try:
+            if process.wait():
+                sys.exit(f"movierec run ended with status {process.returncode}")
+        finally:
+            stop.set()
+            watcher.join()
+        (log,) = (Path(folder) / "reports" / "logs" / "measured").glob("*.jsonl")
+        events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    ends = [event for event in events if event["event"] == "stage ends"]
+    facts = {"ratings": ends[0]["rows"]["ratings"], "users": ends[0]["rows"]["users"], "seconds": events[-1]["seconds"], "peak_memory_mb": events[-1]["peak_memory_mb"], "watched_memory_mb": seen[0]}
+    return facts | {"stages": [{name: event[name] for name in ("stage", "seconds", "peak_memory_mb", "fit_seconds") if name in event} for event in ends]}
+
+
+def main() -> None:
+    """Make the archive, run, write the figures."""
+    source, scale, memory = os.environ.get("SOURCE"), float(os.environ.get("SCALE") or 0.05), os.environ.get("MEMORY") or None
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    archive = Path(source) if source else FOLDER / f"synthetic-{scale:g}.zip"
+    if not archive.is_file():
+        subprocess.run(movierec("synthesize", "--like", "ml-20m", "--scale", scale, "--out", archive), check=True)
+    started = time.strftime("%Y-%m-%d", time.gmtime())
+    figures = {"scale": None if source else scale, "memory_limit": memory, "day": started, "machine": machine()} | measured(archive, memory)
+    target = ROOT / "reports" / "results" / "bench.json"
+    results = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
+    name = (archive.stem if source else f"{scale:g}") + (f", {memory}" if memory else "")
+    write_json(target, results | {"runs": results.get("runs", {}) | {name: figures}})
+    print(f"{figures['ratings']:,} ratings: {figures['seconds']:.0f} s, {figures['peak_memory_mb']:,.0f} MB; written to {target.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    if not shutil.which(movierec()[0]):
+        sys.exit("this needs movierec's own environment: make bench-run")
+    main()
