@@ -885,6 +885,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'movierec.retrieval.Hybrid._pool': ('retrieval.html#hybrid._pool', 'movierec/retrieval.py'),
                                     'movierec.retrieval.Hybrid._with_origin': ( 'retrieval.html#hybrid._with_origin',
                                                                                 'movierec/retrieval.py'),
+                                    'movierec.retrieval.Hybrid.describe': ('retrieval.html#hybrid.describe', 'movierec/retrieval.py'),
                                     'movierec.retrieval.Hybrid.drivers': ('retrieval.html#hybrid.drivers', 'movierec/retrieval.py'),
                                     'movierec.retrieval.Hybrid.fold_in': ('retrieval.html#hybrid.fold_in', 'movierec/retrieval.py'),
                                     'movierec.retrieval.Hybrid.load': ('retrieval.html#hybrid.load', 'movierec/retrieval.py'),

@@ -353,6 +353,10 @@ class Hybrid(Recommender):
     def save(self, directory: Path) -> None:
         for name, source in self.sources.items():
             source.save(directory / name)
+        self.describe(directory)
+
+    def describe(self, directory: Path) -> None:
+        "What `save` writes beside the sources."
         write_json(directory / "model.json", {"class": "Hybrid", "parameters": self.parameters(), "sources": list(self.sources),
                                               "fitted_on": fitted_on(self.interactions)})
 
@@ -544,13 +548,17 @@ def build_sources(
         if earlier is not None and phase != "serving":
             hybrid.sources["als"].start_from = ALS.load(earlier.path / "als", None)
         seconds = {}
-        for name, source in hybrid.sources.items():
+        for name in list(hybrid.sources):
+            source = hybrid.sources[name]
             step(f"fitting {name}")
             started = perf_counter()
             source.fit(history)
             seconds[name] = round(perf_counter() - started, 3)
+            source.save(folder / name)
+            hybrid.sources[name] = type(source).load(folder / name, history)  # what is learned now lies on the disk, and its memory is free for the next
+            del source
         hybrid.interactions = history
-        hybrid.save(folder)
+        hybrid.describe(folder)
         return {"phase": phase, "events": len(history), "fit_seconds": seconds}
 
     config = settings.subset(*settings.sources, "hybrid", "warm_events", "seed") | {"phase": phase}
