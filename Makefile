@@ -7,7 +7,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 SETUP := settings.ini setup.py pyproject.toml constraints.txt
 NOTEBOOKS := $(wildcard nbs/*.ipynb) $(wildcard reports/*.ipynb)
 
-.PHONY: help run api app test test-fast neural bench bench-ann bench-serve lint export check notebooks readme site clean
+.PHONY: help run api app test test-fast neural bench bench-ann bench-run bench-serve lint export check notebooks readme site clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -61,6 +61,10 @@ neural: $(VENV)/.installed-neural ## install the extra that the neural source ne
 
 bench: $(VENV)/.installed-bench ## time and memory beside other libraries, on a synthetic archive (SCALE=1: twenty million ratings)
 	@SCALE=$(or $(SCALE),0.05) $(BIN)/python tests/bench.py
+	@SCALE=$(or $(SCALE),0.05) $(BIN)/python tests/bench_run.py
+
+bench-run: $(VENV)/.installed-dev ## time and memory of a whole run, on a synthetic archive (SCALE) or SOURCE=ml-1m.zip; MEMORY=4GB limits it
+	@SOURCE=$(SOURCE) SCALE=$(SCALE) MEMORY=$(MEMORY) $(BIN)/python tests/bench_run.py
 
 bench-serve: $(VENV)/.installed-dev ## time, memory and load of the API, on a synthetic archive or SOURCE=ml-1m.zip (needs wrk)
 	@SOURCE=$(SOURCE) SCALE=$(SCALE) REQUESTS=$(REQUESTS) $(BIN)/python tests/bench_serve.py

@@ -4,28 +4,33 @@
 
 # %% auto #0
 __all__ = ['one_blas_thread', 'top_k', 'in_threads', 'counted', 'Recommender', 'candidates', 'write_arrays', 'read_arrays',
-           'ScoringRecommender', 'fitted_on', 'read_model', 'Popularity', 'PopularityRecent', 'dense_product', 'gram',
-           'ItemItem', 'pairs_of', 'strongest', 'whole_numbers', 'ALS', 'ALSRecent']
+           'release_memory', 'memory_limited', 'ScoringRecommender', 'fitted_on', 'read_model', 'Popularity',
+           'PopularityRecent', 'dense_product', 'gram', 'ItemItem', 'pairs_of', 'strongest', 'whole_numbers', 'ALS',
+           'ALSRecent']
 
 # %% ../nbs/04_baselines.ipynb #fa619083
+import ctypes
 import json
+import mmap
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock, Thread
 from typing import Any, ClassVar, Self
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from .config import CANDIDATE_COLUMNS, DAY, ArtifactError, cores, write_json
+from .config import CANDIDATE_COLUMNS, DAY, ArtifactError, cores, resident_memory, write_json
 from .interactions import Interactions, decay
 
 # %% ../nbs/04_baselines.ipynb #f9207b4f
@@ -221,7 +226,42 @@ def read_arrays(directory: Path, checksums: dict[str, int], mapped: bool = True)
         if _checksum(directory / f"{name}.npy") != checksum:
             raise ValueError(f"{name}.npy is damaged")
     arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r" if mapped else None, allow_pickle=False) for name in checksums}
+    _MAPPED.update({id(array): array for array in arrays.values() if mapped})
     return {name: np.asarray(array) for name, array in arrays.items()}
+
+
+_MAPPED: WeakValueDictionary[int, np.memmap] = WeakValueDictionary() # what is mapped and still in use
+
+
+def release_memory() -> None:
+    "Give back what can be had again: pages of mapped files, and what glibc keeps for later. Slower, and nothing else changes."
+    for array in list(_MAPPED.values()):
+        with suppress(AttributeError, ValueError, OSError):  # Windows has no such advice
+            array._mmap.madvise(mmap.MADV_DONTNEED)
+    with suppress(AttributeError, OSError, TypeError):  # other C libraries have no such function
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def memory_limited(
+    limit: int | None, # bytes; None: nothing is done
+    share: float = 0.7, # of it, beyond which memory is given back
+):
+    "Keep an eye on this process' memory meanwhile."
+    over = Event()
+
+    def watch() -> None:
+        while not over.wait(0.05):
+            if resident_memory() > share * limit:
+                release_memory()
+                over.wait(0.2)
+
+    if limit is not None and resident_memory() is not None:
+        Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 # %% ../nbs/04_baselines.ipynb #6ea0ba66
 class ScoringRecommender(Recommender):
@@ -642,7 +682,7 @@ class ALS(_DotProducts):
     factors: int = 64
     alpha: float = 2.0 # a seen cell weighs 1 + alpha · confidence, an unseen one 1
     regularization: float = 1.0
-    iterations: int = 15
+    iterations: int = 10
     continue_iterations: int = 5 # with `start_from`
     seed: int = 42
     start_from: "ALS | None" = field(default=None, repr=False) # fitted on a part of the same history: its vectors are the start

@@ -250,6 +250,7 @@ def run(
     columns: Annotated[str | None, typer.Option("--columns", help="What your columns are called: user=…,item=…,rating=…,time=…")] = None,
     on_bad_rows: Annotated[str | None, typer.Option("--on-bad-rows", help="stop or quarantine.", show_default="stop")] = None,
     protocol: Annotated[str | None, typer.Option("--protocol", help="leave-last-out, global-time or all.", show_default="all")] = None,
+    memory_limit: Annotated[str | None, typer.Option("--memory-limit", help="How much memory it may take, as 4GB; slower, with the same results.", show_default="none")] = None,
     data_dir: DataDirOption = None,
     reports_dir: ReportsDirOption = None,
     config: ConfigOption = None,
@@ -259,7 +260,7 @@ def run(
     given = source or ratings
     if given is not None and dataset is None:
         dataset = re.sub(r"\.(zip|csv|tsv|parquet)$", "", given.resolve().name)
-    settings = _settings(config, assignments, dataset=dataset, protocol=protocol, data_dir=data_dir, reports_dir=reports_dir, on_bad_rows=on_bad_rows)
+    settings = _settings(config, assignments, dataset=dataset, protocol=protocol, memory_limit=memory_limit, data_dir=data_dir, reports_dir=reports_dir, on_bad_rows=on_bad_rows)
     if source is not None and ratings is not None:
         raise ConfigError("--source and --ratings are two ways to say where the data are: give one of them")
     if ratings is None and (movies is not None or columns is not None):

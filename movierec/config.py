@@ -10,8 +10,8 @@ __all__ = ['RATING_COLUMNS', 'LIST_COLUMNS', 'EVENT_COLUMNS', 'CANDIDATE_COLUMNS
            'SasrecSettings', 'GenreSettings', 'SourceWeights', 'WeightSettings', 'HybridSettings', 'RankerSettings',
            'RankerV3Settings', 'DownloadSettings', 'ServiceSettings', 'AppSettings', 'PostersSettings', 'project_root',
            'Settings', 'load_settings', 'Paths', 'paths', 'digest', 'code_version', 'write_json', 'read_manifest',
-           'cores', 'peak_memory_mb', 'forget_peak_memory', 'machine_memory_mb', 'log_event', 'clear_up', 'replacing',
-           'Artifact', 'locked', 'open_artifact', 'build']
+           'cores', 'peak_memory_mb', 'forget_peak_memory', 'resident_memory', 'machine_memory_mb', 'log_event',
+           'clear_up', 'replacing', 'Artifact', 'locked', 'open_artifact', 'build']
 
 # %% ../nbs/00_config.ipynb #2ab66575
 import hashlib
@@ -106,7 +106,7 @@ class AlsSettings(_Section):
     factors: int = Field(64, ge=1, le=1024)
     alpha: float = Field(2.0, gt=0, description="a seen cell weighs 1 + alpha · confidence, an unseen one 1")
     regularization: float = Field(1.0, ge=0)
-    iterations: int = Field(15, ge=1, le=500)
+    iterations: int = Field(10, ge=1, le=500)
     continue_iterations: int = Field(5, ge=1, le=500, description="from the vectors of the phase before")
 
 
@@ -536,6 +536,14 @@ def forget_peak_memory() -> None:
     "Let `peak_memory_mb` begin anew, so that each stage has its own; where the system can't, it goes on counting from the start."
     with suppress(OSError):  # only Linux has such a file
         Path("/proc/self/clear_refs").write_text("5")
+
+
+def resident_memory() -> int | None: # bytes
+    "The memory that this process has at the moment; None where the system doesn't tell."
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, AttributeError, ValueError):
+        return None
 
 
 def machine_memory_mb() -> float | None:

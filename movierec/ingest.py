@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CITATION', 'LICENCE', 'CATALOGUE', 'TABLES', 'LAYOUTS', 'OWN_COLUMNS', 'TITLE_SQL', 'YEAR_SQL', 'GENRES_SQL',
            'TABLES_SQL', 'ANALYTICS_SQL', 'Dataset', 'File', 'Archive', 'Loaded', 'parse_columns', 'OwnData',
-           'find_source', 'connect', 'query', 'write_table', 'ingest', 'create_warehouse', 'raw_tables']
+           'find_source', 'limit_tables', 'connect', 'query', 'write_table', 'ingest', 'create_warehouse', 'raw_tables']
 
 # %% ../nbs/01_ingest.ipynb #d7711155
 import errno
@@ -458,11 +458,24 @@ def _view_files(
     con.execute(f'CREATE VIEW "{view}" AS SELECT * FROM read_parquet({files}, hive_partitioning = false)')
 
 
+_LIMITS: dict[str, str] = {} # of the connections of this process
+
+
+def limit_tables(
+    memory: int | None, # bytes; None: as DuckDB likes
+    spill: Path, # folder for what doesn't fit
+) -> None:
+    "How much memory queries of this process may take from now on."
+    _LIMITS.clear()
+    if memory is not None:
+        _LIMITS.update(memory_limit=f"{memory // 1_000_000}MB", temp_directory=str(spill))
+
+
 def connect(
     **tables: Path | list[Path], # view → Parquet file or files
 ) -> duckdb.DuckDBPyConnection:
     "A DuckDB connection of its own, in which Parquet files are views: queries name tables, never paths."
-    con = duckdb.connect()
+    con = duckdb.connect(config=_LIMITS)
     con.execute("SET enable_progress_bar = false")  # stages have a progress display of their own
     for view, files in tables.items():
         _view_files(con, view, f"[{', '.join(_literal(file) for file in (files if isinstance(files, list) else [files]))}]")

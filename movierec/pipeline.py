@@ -24,19 +24,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .baselines import counted, in_threads, write_arrays
+from .baselines import counted, in_threads, memory_limited, write_arrays
 from .config import (PROTOCOLS, SYSTEMS, Artifact, ArtifactError, MovierecError, NotFoundError, Settings, build, code_version, cores, did_you_mean, digest,
                             log_event, machine_memory_mb, open_artifact, paths, peak_memory_mb, read_manifest, write_json)
 from .download import download
 from .evaluation import assemble, build_evaluation, build_lists, export_lists, load_rankers, publish, read_lists, read_results
 from .features import FeatureStore, build_features, build_histories, feature_views
-from .ingest import CATALOGUE, OwnData, create_warehouse, ingest, raw_tables
+from .ingest import CATALOGUE, OwnData, create_warehouse, ingest, limit_tables, raw_tables
 from .interactions import PROTOCOL_CLASSES, build_interactions, build_split, export_split, interaction_tables, load_holdout, load_interactions, load_users
 from .ranker import RANKERS, build_rankers, calibration, explained_lists, feature_ablation, importance, learning_curve, load_phase, train
 from .retrieval import SITUATIONS, Hybrid, ablation, build_sources, seeds_of, tune_weights
 from .runs import changed_settings, keep_run
 from .simulation import UserModel, simulate
-
 
 # %% ../nbs/09_pipeline.ipynb #f8b0a68a
 class Progress:
@@ -68,9 +67,10 @@ def run(
 ) -> dict[str, dict[str, Any]]: # protocol → results
     "Everything from the archive to published results and a servable system; stages that are up to date are skipped."
     progress = progress or Progress()
+    limit_tables(settings.memory_limit and settings.memory_limit // 4, paths(settings).processed / ".spill")  # the fits, beside which no query runs, need the rest
 
     def stage(name: str, make, *inputs, **options) -> Artifact:
-        with progress.stage(name) as running:
+        with progress.stage(name) as running, memory_limited(settings.memory_limit):
             if "step" in options:
                 options["step"] = running.step
             return running.done(make(settings, *inputs, **options))

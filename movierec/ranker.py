@@ -633,15 +633,17 @@ def build_rankers(
         users, both = pairs.users, room.of(slice(0, len(tuning.users) + len(pairs.users)))  # a user may be in both
         ranked = {name: source.top_k(users, settings.list_size, holdout.as_of[users], told=counted(step, f"asking {name}", len(users)))[0] for name, source in hybrid.sources.items()}
         ranked["hybrid"] = pairs.items[:, : settings.list_size]
+        relevant = holdout.relevant[users]
+        del hybrid, holdout  # training needs their memory
         for version in RANKERS:
             step(f"training {version}")
             ranked[version] = reorder(pairs.items, train(version, tuning, settings).score(pairs.features, pairs.items), settings.list_size)[0]
             train(version, both, settings).save(folder / version)
-        metrics = {name: {metric: float(value.mean()) for metric, value in user_metrics(items, holdout.relevant[users], settings.cutoffs).items()}
+        metrics = {name: {metric: float(value.mean()) for metric, value in user_metrics(items, relevant, settings.cutoffs).items()}
                    for name, items in ranked.items()}
         best = max(metrics, key=lambda name: metrics[name][f"ndcg@{settings.cutoffs[0]}"])
         return {"users": len(users), "candidates": int(pairs.there.sum()), "relevant_in_pools": int(pairs.labels.sum()),
-                "relevant": int(holdout.relevant[users].nnz), "validation": metrics, "best_on_validation": best}
+                "relevant": int(relevant.nnz), "validation": metrics, "best_on_validation": best}
 
     config = settings.subset("hybrid", "ranker", "ranker_v3", "half_life_days", "seed", "list_size", "cutoffs")
     return build(paths(settings).rankers(split.manifest["contents"]["protocol"]), "ranker", config,

@@ -123,11 +123,13 @@ def most_rated(interactions: Interactions, n: int, least: int = 1) -> np.ndarray
 
 
 def restrict(interactions: Interactions, items: np.ndarray) -> Interactions:
-    "Only the events on `items`, which are numbered anew in their order."
+    "Only the events on `items`, which are numbered anew in their order: who and what, without ratings and times, which would only take memory."
     place = np.full(interactions.n_items, -1, np.int32)
     place[items] = np.arange(len(items), dtype=np.int32)
-    kept, counts = interactions.select(place[interactions.item_idx] >= 0), interactions.population_counts
-    return replace(kept, item_idx=place[kept.item_idx], n_items=len(items), population_counts=None if counts is None else counts[items])
+    kept, counts = place[interactions.item_idx] >= 0, interactions.population_counts
+    n, nothing = int(kept.sum()), np.float32(np.nan)
+    return replace(interactions, user_idx=interactions.user_idx[kept], item_idx=place[interactions.item_idx[kept]], rating=np.broadcast_to(nothing, n), confidence=np.broadcast_to(nothing, n),
+                   timestamp=np.broadcast_to(np.int64(0), n), n_items=len(items), population_counts=None if counts is None else counts[items])
 
 
 class _Linear(ScoringRecommender):

@@ -461,7 +461,7 @@ def main() -> None:
     target = ROOT / "reports" / "results" / "bench.json"
     results = {"scale": scale, "machine": machine(), "cases": {}}
     before = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
-    results |= {part: before[part] for part in ("serving",) if part in before}  # of tests/bench_serve.py
+    results |= {part: before[part] for part in ("serving", "runs") if part in before}  # of tests/bench_serve.py and tests/bench_run.py
     if wanted != list(CASES):
         if before["scale"] != scale:
             sys.exit(f"{target.relative_to(ROOT)} is of scale {before['scale']:g}: CASES can only renew a part of it at the same scale")

@@ -33,6 +33,25 @@ def watched(process: psutil.Process, stop: threading.Event) -> float:
     return round(most, 1)
 
 
+def limits() -> dict:
+    """What the processor can do at most, on all cores: products of large matrices, and copying memory."""
+    import numpy as np
+
+    gflops = {}
+    for dtype in ("float32", "float64"):
+        a, b, n = np.ones((4_096, 4_096), dtype), np.ones((4_096, 4_096), dtype), 3
+        a @ b
+        started = time.perf_counter()
+        for _ in range(n):
+            a @ b
+        gflops[dtype] = round(n * 2 * 4_096**3 / (time.perf_counter() - started) / 1e9, 1)
+    source, target = np.ones(100_000_000), np.empty(100_000_000)
+    target[:] = source
+    started = time.perf_counter()
+    target[:] = source
+    return {"blas_gflops": gflops, "copied_gb_per_s": round(2 * source.nbytes / (time.perf_counter() - started) / 1e9, 1)}
+
+
 def measured(archive: Path, memory: str | None) -> dict:
     """What the log of a run says, and what was seen from outside."""
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +81,7 @@ def main() -> None:
     if not archive.is_file():
         subprocess.run(movierec("synthesize", "--like", "ml-20m", "--scale", scale, "--out", archive), check=True)
     started = time.strftime("%Y-%m-%d", time.gmtime())
-    figures = {"scale": None if source else scale, "memory_limit": memory, "day": started, "machine": machine()} | measured(archive, memory)
+    figures = {"scale": None if source else scale, "memory_limit": memory, "day": started, "machine": machine() | limits()} | measured(archive, memory)
     target = ROOT / "reports" / "results" / "bench.json"
     results = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
     name = (archive.stem if source else f"{scale:g}") + (f", {memory}" if memory else "")

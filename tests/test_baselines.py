@@ -1,6 +1,7 @@
 """The contract every recommender keeps, and each method against a plain version of itself."""
 
 import warnings
+from threading import Event
 
 import numpy as np
 import pytest
@@ -15,10 +16,14 @@ from movierec.baselines import (
     PopularityRecent,
     dense_product,
     gram,
+    memory_limited,
+    read_arrays,
+    release_memory,
     top_k,
     whole_numbers,
+    write_arrays,
 )
-from movierec.config import CANDIDATE_COLUMNS, ArtifactError
+from movierec.config import CANDIDATE_COLUMNS, ArtifactError, resident_memory
 from movierec.interactions import Interactions
 from movierec.retrieval import GenreNeighbours, Hybrid
 from movierec.sequential import EASE, LinearAutoregression, Sequential
@@ -165,6 +170,23 @@ def test_dot_products_of_whole_numbers_are_exact(seed, factors):
     assert (u @ v.T).tolist() == exact and max(abs(value) for row in exact for value in row) < 2**53
     length = np.linalg.norm(users, axis=1)[:, None] * np.linalg.norm(items, axis=1).max()  # one unit for all items: a small one is as exact as the largest
     assert (np.abs(u @ v.T * unit_u * unit_v - users @ items.T) <= 1e-5 * length).all()
+
+
+def test_memory_is_given_back_when_it_gets_scarce(tmp_path, monkeypatch):
+    """Mapped arrays are what they were, and whoever is watched is told to let go when the limit is near, and only then."""
+    values = {"values": np.arange(1_000_000), "others": np.eye(300, dtype=np.float32)}
+    mapped = read_arrays(tmp_path, write_arrays(tmp_path, values))
+    assert all(np.array_equal(mapped[name], values[name]) for name in values)
+    release_memory()
+    assert all(np.array_equal(mapped[name], values[name]) for name in values)
+    if resident_memory() is None:
+        pytest.skip("this system doesn't tell how much memory a process has")
+    told = Event()
+    monkeypatch.setattr("movierec.baselines.release_memory", told.set)
+    with memory_limited(1 << 60), memory_limited(None):
+        assert not told.wait(0.3)
+    with memory_limited(1_000):
+        assert told.wait(30)
 
 
 @names

@@ -113,6 +113,8 @@ def test_errors_are_one_sentence(tiny_run, tmp_path):
     fails(movierec("run", "--source", tmp_path, "--ratings", tmp_path / "r.csv"), "give one of them")
     fails(movierec("run", "--columns", "user=x"), "they need --ratings")
     fails(movierec("run", "--on-bad-rows", "ignore"), "on_bad_rows = 'ignore'")
+    fails(movierec("run", "--memory-limit", "plenty"), "memory_limit = 'plenty'")
+    fails(movierec("run", "--memory-limit", "10MB"), "memory_limit = '10MB'")
     fails(movierec("run", "--ratings", tmp_path / "r.csv", *elsewhere), "r.csv doesn't exist")
     fails(movierec("run", "--config", tmp_path / "no.toml"), "no.toml doesn't exist")
     fails(movierec("info", MOVIEREC_SEDE="1"), "MOVIEREC_SEDE (did you mean MOVIEREC_SEED?)")

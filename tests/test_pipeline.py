@@ -117,8 +117,8 @@ def test_two_runs_give_the_same_results(tiny_run, tmp_path):
 
 
 def test_threads_and_batches_change_nothing(tiny_run, tmp_path):
-    """One native thread and another batch size, in a process of their own: the same figures, and the same models to the last bit."""
-    settings = tiny_settings(tmp_path, batch_size=7)
+    """One native thread, another batch size and little memory, in a process of their own: the same figures, and the same models to the last bit."""
+    settings = tiny_settings(tmp_path, batch_size=7, memory_limit="1GB")
     write_archive(tmp_path / "archive")
     (tmp_path / "settings.json").write_text(settings.model_dump_json())
     code = "import sys; from pathlib import Path; from movierec.config import Settings; from movierec.pipeline import run; run(Settings.model_validate_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))"
