@@ -1,6 +1,6 @@
 """`make bench-run`: a whole `movierec run`, from the archive to lists that are ready to serve, in the part "runs" of reports/results/bench.json.
 
-SCALE is the size of a synthetic archive (made once, in .venv/serve), or SOURCE a real one; MEMORY is given to `--memory-limit`. Every run starts from nothing, in a folder of its own.
+SCALE is the size of a synthetic archive (made once, in .venv/serve), or SOURCE a real one; MEMORY is given to `--memory-limit`, PROTOCOL to `--protocol`. Every run starts from nothing, in a folder of its own.
 The figures are those of the run's own log: each stage's seconds and the most resident memory during it. As an independent check, the memory of the working process is read from outside
 while it runs.
 """
@@ -52,11 +52,10 @@ def limits() -> dict:
     return {"blas_gflops": gflops, "copied_gb_per_s": round(2 * source.nbytes / (time.perf_counter() - started) / 1e9, 1)}
 
 
-def measured(archive: Path, memory: str | None) -> dict:
+def measured(archive: Path, options: dict[str, str]) -> dict:
     """What the log of a run says, and what was seen from outside."""
     with tempfile.TemporaryDirectory() as folder:
-        limit = ("--memory-limit", memory) if memory else ()
-        process = subprocess.Popen(movierec("run", "--source", archive, "--dataset", "measured", "--data-dir", Path(folder) / "data", "--reports-dir", Path(folder) / "reports", *limit))
+        process = subprocess.Popen(movierec("run", "--source", archive, "--dataset", "measured", "--data-dir", Path(folder) / "data", "--reports-dir", Path(folder) / "reports", *(part for pair in options.items() for part in pair)))
         stop, seen = threading.Event(), []
         watcher = threading.Thread(target=lambda: seen.append(watched(psutil.Process(process.pid), stop)))
         watcher.start()
@@ -75,16 +74,16 @@ def measured(archive: Path, memory: str | None) -> dict:
 
 def main() -> None:
     """Make the archive, run, write the figures."""
-    source, scale, memory = os.environ.get("SOURCE"), float(os.environ.get("SCALE") or 0.05), os.environ.get("MEMORY") or None
+    source, scale, memory, protocol = os.environ.get("SOURCE"), float(os.environ.get("SCALE") or 0.05), os.environ.get("MEMORY") or None, os.environ.get("PROTOCOL") or None
     FOLDER.mkdir(parents=True, exist_ok=True)
     archive = Path(source) if source else FOLDER / f"synthetic-{scale:g}.zip"
     if not archive.is_file():
         subprocess.run(movierec("synthesize", "--like", "ml-20m", "--scale", scale, "--out", archive), check=True)
     started = time.strftime("%Y-%m-%d", time.gmtime())
-    figures = {"scale": None if source else scale, "memory_limit": memory, "day": started, "machine": machine() | limits()} | measured(archive, memory)
+    figures = {"scale": None if source else scale, "memory_limit": memory, "protocol": protocol or "all", "day": started, "machine": machine() | limits()} | measured(archive, {name: value for name, value in (("--memory-limit", memory), ("--protocol", protocol)) if value})
     target = ROOT / "reports" / "results" / "bench.json"
     results = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
-    name = (archive.stem if source else f"{scale:g}") + (f", {memory}" if memory else "")
+    name = (archive.stem if source else f"{scale:g}") + "".join(f", {option}" for option in (memory, protocol) if option)
     write_json(target, results | {"runs": results.get("runs", {}) | {name: figures}})
     print(f"{figures['ratings']:,} ratings: {figures['seconds']:.0f} s, {figures['peak_memory_mb']:,.0f} MB; written to {target.relative_to(ROOT)}")
 
