@@ -245,7 +245,7 @@ def release_memory() -> None:
 @contextmanager
 def memory_limited(
     limit: int | None, # bytes; None: nothing is done
-    share: float = 0.7, # of it, beyond which memory is given back
+    share: float = 0.6, # of it, beyond which memory is given back
 ):
     "Keep an eye on this process' memory meanwhile."
     over = Event()
