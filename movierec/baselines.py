@@ -88,16 +88,16 @@ def _values(keys: np.ndarray) -> np.ndarray: # float32
 
 # %% ../nbs/04_baselines.ipynb #57665bad
 class _OneThread:
-    "Native threads of one kind held at one while anybody is inside. Limits of threadpoolctl that overlap leave theirs behind; these count who is in."
+    "BLAS held at one thread while anybody is inside. Limits of threadpoolctl that overlap leave theirs behind; this counts who is in."
 
-    def __init__(self, kind: str): # "blas" or "openmp"
-        self.kind, self._lock, self._inside, self._limits = kind, Lock(), 0, None
+    def __init__(self):
+        self._lock, self._inside, self._limits = Lock(), 0, None
 
     def __enter__(self) -> None:
         with self._lock:
             self._inside += 1
             if self._inside == 1:
-                self._limits = threadpool_limits(1, self.kind)
+                self._limits = threadpool_limits(1, "blas")
 
     def __exit__(self, *_) -> None:
         with self._lock:
@@ -106,7 +106,7 @@ class _OneThread:
                 self._limits.restore_original_limits()
 
 
-one_blas_thread = _OneThread("blas")
+one_blas_thread = _OneThread()
 
 
 def in_threads(
@@ -248,20 +248,20 @@ def memory_limited(
     share: float = 0.6, # of it, beyond which memory is given back
 ):
     "Keep an eye on this process' memory meanwhile."
-    over = Event()
+    ended = Event()
 
     def watch() -> None:
-        while not over.wait(0.05):
+        while not ended.wait(0.05):
             if resident_memory() > share * limit:
                 release_memory()
-                over.wait(0.2)
+                ended.wait(0.2)
 
     if limit is not None and resident_memory() is not None:
         Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
-        over.set()
+        ended.set()
 
 # %% ../nbs/04_baselines.ipynb #6ea0ba66
 class ScoringRecommender(Recommender):

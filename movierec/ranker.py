@@ -236,6 +236,7 @@ class SmallTrees:
         self.owner, self.table = np.zeros(shape, int), np.zeros((len(trees), 2 ** shape[1], shape[1])) # of each tree: whom its columns are about; code × column
         for number, tree in enumerate(trees):
             self._add(number, tree)
+        self._gather = sparse.csr_matrix((np.ones(self.owner.size), (self.owner.ravel(), np.arange(self.owner.size))), shape=(self.n_features, self.owner.size))  # adds up each feature's columns
 
     @staticmethod
     def splits(dumped: dict) -> int:
@@ -243,7 +244,8 @@ class SmallTrees:
         return max((tree["num_leaves"] for tree in dumped["tree_info"]), default=1) - 1
 
     def _add(self, number: int, tree: dict) -> None:
-        leaves = [] # value, and the splits on the way there: number, whether to its left, the share of training rows that went so
+        leaves = [] # value, and the splits on the way there: number, whether to its left, the share of training rows that went went so
+
         def walk(node: dict, way: tuple) -> None:
             if "split_index" not in node:
                 leaves.append((node["leaf_value"], way))
@@ -275,7 +277,6 @@ class SmallTrees:
 
     def contributions(self, rows: np.ndarray) -> np.ndarray: # float64, n × (n_features + 1)
         "What each feature adds to each row's score, and in the last column the mean score."
-        owner = sparse.csr_matrix((np.ones(self.owner.size), (self.owner.ravel(), np.arange(self.owner.size))), shape=(self.n_features, self.owner.size))
         added = np.empty((len(rows), self.n_features + 1))
         added[:, -1] = self.expected
         for start in range(0, len(rows), 64):  # what is looked up stays in the processor's cache
@@ -283,7 +284,7 @@ class SmallTrees:
             left = np.where(np.isnan(values), self.unknown_left, values <= self.threshold)
             code = np.packbits(left, axis=2, bitorder="little")[:, :, 0]
             parts = self.table[np.arange(len(self.table)), code].reshape(len(values), -1)  # row × (tree, column)
-            added[start : start + 64, :-1] = (owner @ parts.T).T
+            added[start : start + 64, :-1] = (self._gather @ parts.T).T
         return added
 
 

@@ -190,6 +190,8 @@ def cholesky(
     easy: int = 0, # so many of the first rows have nothing before their diagonal
 ) -> list[np.ndarray]: # of each tile on the diagonal after the easy rows the inverse, for what comes next
     "A = LLᵀ in place, tile by tile: the same numbers on any number of cores. Raises `LinAlgError` if the matrix isn't positive definite."
+    if (np.diag(matrix)[:easy] <= 0).any():
+        raise np.linalg.LinAlgError("matrix is not positive definite")
     root = np.sqrt(np.diag(matrix)[:easy])
     matrix[easy:, :easy] /= root
     np.fill_diagonal(matrix[:easy, :easy], root)

@@ -181,6 +181,11 @@ def test_memory_is_given_back_when_it_gets_scarce(tmp_path, monkeypatch):
     assert all(np.array_equal(mapped[name], values[name]) for name in values)
     if resident_memory() is None:
         pytest.skip("this system doesn't tell how much memory a process has")
+    large = read_arrays(tmp_path, write_arrays(tmp_path, {"large": np.ones(16_000_000)}))["large"]
+    assert large.sum() == 16_000_000  # looked at: 128 MB
+    before = resident_memory()
+    release_memory()
+    assert resident_memory() < before - 100_000_000 and large[-1] == 1
     told = Event()
     monkeypatch.setattr("movierec.baselines.release_memory", told.set)
     with memory_limited(1 << 60), memory_limited(None):

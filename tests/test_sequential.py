@@ -71,6 +71,8 @@ def test_tiles_solve_and_invert(n, size):
     assert np.allclose(solution, np.linalg.solve(matrix, right)) and np.allclose(np.tril(left), np.linalg.cholesky(matrix))
     with pytest.raises(np.linalg.LinAlgError):
         solve(-np.eye(3), np.ones((3, 1)))
+    with pytest.raises(np.linalg.LinAlgError):
+        solve(-np.eye(3), np.ones((3, 1)), easy=2)
 
 
 @pytest.mark.parametrize("model", [EASE(regularization=5.0, least_events=1), LinearAutoregression(regularization=5.0, least_events=1), Sequential()])
