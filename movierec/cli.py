@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -753,6 +753,13 @@ def _wait() -> int: # the exit code
     ours, theirs = context.Pipe(duplex=False)
     worker = context.Process(target=_work, args=(theirs,))
 
+    def listen():
+        with suppress(EOFError, OSError):  # it has ended
+            while True:
+                told.update(ours.recv())
+
+    listener = Thread(target=listen, daemon=True)  # where no signal interrupts a message
+
     def stop(number, _):
         for other in heard:  # once is enough
             signal.signal(other, signal.SIG_IGN)
@@ -763,16 +770,15 @@ def _wait() -> int: # the exit code
             signal.signal(number, signal.SIG_IGN)  # the worker starts so
         worker.start()
         theirs.close()
+        listener.start()
         for number in heard:
             signal.signal(number, stop)
-        try:
-            while True:
-                told |= ours.recv()
-        except (EOFError, OSError):  # it has ended
-            worker.join()
+        worker.join()
+        listener.join()
     except _Stop as stopped:
         worker.kill()
         worker.join()
+        listener.join(1)  # what it said last
         (number,) = stopped.args
         log = _clear(worker, told, event="interrupted", signal=signal.Signals(number).name)
         print(f"Stopped while at \"{told.get('doing', 'the start')}\": what was finished is kept, `{shlex.join([_command(), *sys.argv[1:]])}` goes on from there{log}.", file=sys.stderr)
