@@ -63,10 +63,10 @@ bench: $(VENV)/.installed-bench ## time and memory beside other libraries, on a 
 	@SCALE=$(or $(SCALE),0.05) $(BIN)/python tests/bench.py
 	@SCALE=$(or $(SCALE),0.05) $(BIN)/python tests/bench_run.py
 
-bench-run: $(VENV)/.installed-dev ## time and memory of a whole run, on a synthetic archive (SCALE) or SOURCE=ml-1m.zip; MEMORY=4GB limits it, PROTOCOL=global-time is half of it
+bench-run: $(VENV)/.installed-bench ## time and memory of a whole run, on a synthetic archive (SCALE) or SOURCE=ml-1m.zip; MEMORY=4GB limits it, PROTOCOL=global-time is half of it
 	@SOURCE=$(SOURCE) SCALE=$(SCALE) MEMORY=$(MEMORY) PROTOCOL=$(PROTOCOL) $(BIN)/python tests/bench_run.py
 
-bench-serve: $(VENV)/.installed-dev ## time, memory and load of the API, on a synthetic archive or SOURCE=ml-1m.zip (needs wrk)
+bench-serve: $(VENV)/.installed-bench ## time, memory and load of the API, on a synthetic archive or SOURCE=ml-1m.zip (needs wrk)
 	@SOURCE=$(SOURCE) SCALE=$(SCALE) REQUESTS=$(REQUESTS) $(BIN)/python tests/bench_serve.py
 
 bench-ann: $(VENV)/.installed-neural ## time the approximate search beside the exact one, on random vectors

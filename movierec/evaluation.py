@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from .baselines import Recommender, candidates, counted
+from .baselines import Recommender, candidates, counted, in_threads
 from .config import LIST_COLUMNS, Artifact, DataError, Settings, build, locked, paths, write_json
 from .features import FeatureStore
 from .ingest import connect, query, write_table
@@ -194,8 +194,25 @@ class Exam:
     @cached_property
     def items(self) -> dict[str, sparse.csr_matrix]: # segment → what is relevant in it, judged × n_items
         "Segments of items: head, torso and tail of the history."
-        tiers = item_tiers(self.holdout.history.item_counts)
-        return {name: (self.relevant @ sparse.diags_array((tiers == number).astype(np.float32))).tocsr() for number, name in enumerate(TIERS)}
+        tier = item_tiers(self.holdout.history.item_counts)[self.relevant.indices]
+        parts = {name: sparse.csr_matrix((tier == number, self.relevant.indices, self.relevant.indptr), shape=self.relevant.shape, dtype=np.float32, copy=True) for number, name in enumerate(TIERS)}
+        for part in parts.values():
+            part.eliminate_zeros()
+        return parts
+
+    @cached_property
+    def met(self) -> sparse.csr_matrix: # judged × n_items: a 1 per event of the history
+        "What they had met."
+        return self.holdout.history.csr(np.ones(len(self.holdout.history), np.float32))[self.holdout.judged]
+
+    @cached_property
+    def watched(self) -> sparse.csr_matrix: # judged × n_items: confidences
+        "How much they had liked it."
+        return self.holdout.history.matrix[self.holdout.judged]
+
+    def prepare(self) -> None:
+        "Work out what judgements share, before several are made at once."
+        _ = self.users, self.items, self.met, self.watched, self.holdout.history.item_counts, self.holdout.population.user_counts
 
     def describe(self) -> dict[str, dict[str, float]]:
         "How many users, events and items each segment rests on."
@@ -203,7 +220,7 @@ class Exam:
         tiers = item_tiers(counts)
         about = {name: {"n_users": int(mask.sum())} | ({"fewest_events": int(self.activity[mask].min()), "most_events": int(self.activity[mask].max())} if mask.any() else {})
                  for name, mask in self.users.items()}
-        return about | {name: {"n_users": int((np.diff(_pruned(relevant).indptr) > 0).sum()), "n_events": _pruned(relevant).nnz, "n_items": int((tiers == number).sum()),
+        return about | {name: {"n_users": int((np.diff(relevant.indptr) > 0).sum()), "n_events": relevant.nnz, "n_items": int((tiers == number).sum()),
                                "share_of_history": float(counts[tiers == number].sum() / total)} for number, (name, relevant) in enumerate(self.items.items())}
 
     def values(
@@ -214,26 +231,18 @@ class Exam:
         "Each user's metrics: over all that is relevant, and in the segments of items."
         k, history = self.cutoffs[0], self.holdout.history
         values = {("all", name): value for name, value in user_metrics(ranked, self.relevant, self.cutoffs).items()}
-        watched = history.matrix[self.holdout.judged]
-        met = history.csr(np.ones(len(history), np.float32))[self.holdout.judged]
         n_users = int((self.holdout.population.user_counts > 0).sum())
-        beyond = (novelty(ranked, history.item_counts, n_users, k), popularity_shift(ranked, met, history.item_counts, k), genre_diversity(ranked, self.genres, k),
-                  serendipity(ranked, self.relevant, popular, k), miscalibration(ranked, watched, self.genres, k))
+        beyond = (novelty(ranked, history.item_counts, n_users, k), popularity_shift(ranked, self.met, history.item_counts, k), genre_diversity(ranked, self.genres, k),
+                  serendipity(ranked, self.relevant, popular, k), miscalibration(ranked, self.watched, self.genres, k))
         values |= {("all", f"{name}@{k}"): value for name, value in zip(BEYOND, beyond, strict=True)}
         for name, relevant in self.items.items():
-            some, kept = np.diff(_pruned(relevant).indptr) > 0, _pruned(relevant)
-            found = user_metrics(ranked[some], kept[some], self.cutoffs)
+            some = np.diff(relevant.indptr) > 0
+            found = user_metrics(ranked[some], relevant[some], self.cutoffs)
             for metric in found:
                 values[name, metric] = np.full(len(some), np.nan)
                 values[name, metric][some] = found[metric]
         return values
 
-
-def _pruned(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
-    "Without stored zeros."
-    matrix = sparse.csr_matrix(matrix)
-    matrix.eliminate_zeros()
-    return matrix
 
 # %% ../nbs/08_evaluation.ipynb #19c1581a
 @dataclass(frozen=True, eq=False)
@@ -421,7 +430,7 @@ def build_evaluation(
     rankers: Artifact | None, # from `build_rankers`; None under a protocol that trains none
     lists: Artifact, # from `build_lists`
     costs: dict[str, Artifact], # stage → artifact, for the seconds
-    step: Callable[..., None] = lambda *told: None, # told which system is judged
+    step: Callable[..., None] = lambda *told: None, # told how many systems are judged
 ) -> Artifact: # results.json, results.csv, results.png; users.parquet: user_idx, system and the metrics of each user judged
     "Judge all systems on the test part."
     contents = split.manifest["contents"]
@@ -434,12 +443,12 @@ def build_evaluation(
             raise DataError(f"no user of {settings.dataset} has anything relevant in the test part of {protocol}")
         exam = Exam(holdout, cutoffs, settings.warm_events, item_genre_matrix(load_items(data))[0])
         chosen = lists.manifest["contents"] if rankers is None else {"validation_users": rankers.manifest["contents"]["users"]} | rankers.manifest["contents"]
-        popular, judgements = read_lists(lists, "popularity", holdout.users, cutoffs[-1]), {}
-        names = list(lists.manifest["contents"]["rows"])
-        for number, name in enumerate(names):
-            step(f"judging {name}", number, len(names), "systems")
-            judgements[name] = judge(read_lists(lists, name, holdout.users, cutoffs[-1]), popular, exam, settings, headline)
-            judgements[name].figures["validation"] = {"n_users": chosen["validation_users"]} | chosen["validation"][name]
+        popular, names = read_lists(lists, "popularity", holdout.users, cutoffs[-1]), list(lists.manifest["contents"]["rows"])
+        exam.prepare()
+        judged = in_threads(lambda name: judge(read_lists(lists, name, holdout.users, cutoffs[-1]), popular, exam, settings, headline), names, counted(step, "judging", len(names), "systems"))
+        judgements = dict(zip(names, judged, strict=True))
+        for name, judgement in judgements.items():
+            judgement.figures["validation"] = {"n_users": chosen["validation_users"]} | chosen["validation"][name]
         best, of_users = chosen["best_on_validation"], {metric: {name: judgement.of_users[metric] for name, judgement in judgements.items()} for metric in headline}
         results = {
             "dataset": {"name": settings.dataset, "source": tables.manifest["contents"]["source"],

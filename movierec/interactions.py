@@ -369,9 +369,9 @@ class Holdout:
         return np.unique(self.events.user_idx)
 
     @cached_property
-    def _seen(self) -> np.ndarray:
-        events, history = (part.user_idx.astype(np.int64) * part.n_items + part.item_idx for part in (self.events, self.history))
-        return np.isin(events, history)
+    def _seen(self) -> np.ndarray: # bool, one per held-out event
+        met = self.history.csr(np.ones(len(self.history), bool))
+        return np.asarray(met[self.events.user_idx, self.events.item_idx]).ravel()
 
     @cached_property
     def relevant(self) -> sparse.csr_matrix: # float32 ones, n_users × n_items
