@@ -153,8 +153,9 @@ def read_events(
     where: str = "true", # which rows
 ) -> Interactions:
     "Interactions from Parquet, in the order of user and time."
-    events = query(f"SELECT {', '.join(EVENT_COLUMNS)} FROM events WHERE {where} ORDER BY user_idx, position", events=files)
-    moment = int(events["timestamp"].max()) + 1 if as_of is None and len(events) else as_of or 0
+    with connect(events=files) as con:
+        events = con.sql(f"SELECT {', '.join(EVENT_COLUMNS)} FROM events WHERE {where} ORDER BY user_idx, position").fetchnumpy()  # a data frame would copy it all once more
+    moment = int(events["timestamp"].max()) + 1 if as_of is None and len(events["timestamp"]) else as_of or 0
     return Interactions(**{name: np.ascontiguousarray(events[name]) for name in EVENT_COLUMNS}, n_users=n_users, n_items=n_items, as_of=moment)
 
 
