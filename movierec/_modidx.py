@@ -224,6 +224,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'movierec.baselines.read_arrays': ('baselines.html#read_arrays', 'movierec/baselines.py'),
                                     'movierec.baselines.read_model': ('baselines.html#read_model', 'movierec/baselines.py'),
                                     'movierec.baselines.release_memory': ('baselines.html#release_memory', 'movierec/baselines.py'),
+                                    'movierec.baselines.set_aside': ('baselines.html#set_aside', 'movierec/baselines.py'),
                                     'movierec.baselines.strongest': ('baselines.html#strongest', 'movierec/baselines.py'),
                                     'movierec.baselines.top_k': ('baselines.html#top_k', 'movierec/baselines.py'),
                                     'movierec.baselines.whole_numbers': ('baselines.html#whole_numbers', 'movierec/baselines.py'),

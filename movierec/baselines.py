@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['one_blas_thread', 'top_k', 'in_threads', 'counted', 'Recommender', 'candidates', 'write_arrays', 'read_arrays',
-           'release_memory', 'memory_limited', 'ScoringRecommender', 'fitted_on', 'read_model', 'Popularity',
-           'PopularityRecent', 'dense_product', 'gram', 'ItemItem', 'pairs_of', 'strongest', 'whole_numbers', 'ALS',
-           'ALSRecent']
+           'release_memory', 'set_aside', 'memory_limited', 'ScoringRecommender', 'fitted_on', 'read_model',
+           'Popularity', 'PopularityRecent', 'dense_product', 'gram', 'ItemItem', 'pairs_of', 'strongest',
+           'whole_numbers', 'ALS', 'ALSRecent']
 
 # %% ../nbs/04_baselines.ipynb #fa619083
 import ctypes
@@ -21,6 +21,7 @@ from copy import copy
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Event, Lock, Thread
 from typing import Any, ClassVar, Self
 from weakref import WeakValueDictionary
@@ -242,12 +243,29 @@ def release_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+_SPILL: list[Path] = [] # folders of whoever limits memory
+
+
+def set_aside(array: np.ndarray) -> np.ndarray: # read-only if it is on the disk
+    "The same array. While memory is limited a large one lies in a file without a name, so that its pages can be given back."
+    if not _SPILL or array.nbytes < 1 << 20:
+        return array
+    _SPILL[-1].mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=_SPILL[-1]) as file:
+        array.tofile(file)
+        file.flush()
+        mapped = np.memmap(file, array.dtype, "r", shape=array.shape)
+    _MAPPED[id(mapped)] = mapped
+    return np.asarray(mapped)
+
+
 @contextmanager
 def memory_limited(
     limit: int | None, # bytes; None: nothing is done
-    share: float = 0.6, # of it, beyond which memory is given back
+    spill: Path, # folder for what is set aside
+    share: float = 0.6, # of the limit, beyond which memory is given back
 ):
-    "Keep an eye on this process' memory meanwhile."
+    "Keep an eye on this process' memory meanwhile, and let large arrays lie on the disk."
     ended = Event()
 
     def watch() -> None:
@@ -256,12 +274,18 @@ def memory_limited(
                 release_memory()
                 ended.wait(0.2)
 
-    if limit is not None and resident_memory() is not None:
-        Thread(target=watch, daemon=True).start()
+    if limit is not None:
+        _SPILL.append(spill)
+        if resident_memory() is not None:
+            Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
         ended.set()
+        if limit is not None:
+            _SPILL.pop()
+            with suppress(OSError):  # it was never made, or somebody else uses it
+                spill.rmdir()
 
 # %% ../nbs/04_baselines.ipynb #6ea0ba66
 class ScoringRecommender(Recommender):

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from .baselines import dense_product, in_threads, read_arrays, write_arrays
+from .baselines import dense_product, in_threads, read_arrays, set_aside, write_arrays
 from .config import DAY, EVENT_COLUMNS, SCORED, Artifact, ArtifactError, Settings, build, paths
 from .ingest import connect, write_table
 from .interactions import Interactions, decay, load_interactions
@@ -135,7 +135,7 @@ class Timeline:
         key = (entity.astype(np.int64) << 33) | timestamp
         order = np.argsort(key, kind="stable")
         key, start = key[order], np.concatenate([[0], np.cumsum(np.bincount(entity, minlength=n_entities))])
-        return cls(key, start, *_running_sums(confidence[order], timestamp[order], start, half_life_days), half_life_days)
+        return cls(set_aside(key), start, *map(set_aside, _running_sums(confidence[order], timestamp[order], start, half_life_days)), half_life_days)
 
     def until(
         self,

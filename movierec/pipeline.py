@@ -67,10 +67,11 @@ def run(
 ) -> dict[str, dict[str, Any]]: # protocol → results
     "Everything from the archive to published results and a servable system; stages that are up to date are skipped."
     progress = progress or Progress()
-    limit_tables(settings.memory_limit and settings.memory_limit // 4, paths(settings).processed / ".spill")  # the fits, beside which no query runs, need the rest
+    spill = paths(settings).processed / ".spill"
+    limit_tables(settings.memory_limit and settings.memory_limit // 4, spill)  # the fits, beside which no query runs, need the rest
 
     def stage(name: str, make, *inputs, **options) -> Artifact:
-        with progress.stage(name) as running, memory_limited(settings.memory_limit):
+        with progress.stage(name) as running, memory_limited(settings.memory_limit, spill):
             if "step" in options:
                 options["step"] = running.step
             return running.done(make(settings, *inputs, **options))

@@ -19,6 +19,7 @@ from movierec.baselines import (
     memory_limited,
     read_arrays,
     release_memory,
+    set_aside,
     top_k,
     whole_numbers,
     write_arrays,
@@ -188,10 +189,22 @@ def test_memory_is_given_back_when_it_gets_scarce(tmp_path, monkeypatch):
     assert resident_memory() < before - 100_000_000 and large[-1] == 1
     told = Event()
     monkeypatch.setattr("movierec.baselines.release_memory", told.set)
-    with memory_limited(1 << 60), memory_limited(None):
+    with memory_limited(1 << 60, tmp_path), memory_limited(None, tmp_path):
         assert not told.wait(0.3)
-    with memory_limited(1_000):
+    with memory_limited(1_000, tmp_path):
         assert told.wait(30)
+
+
+def test_large_arrays_are_set_aside_while_memory_is_limited(tmp_path):
+    """They are what they were, lie in a file that no one has to remove, and small ones, or all without a limit, stay where they are."""
+    large, small = np.arange(1_000_000.0).reshape(-1, 10), np.arange(5)
+    assert set_aside(large) is large
+    with memory_limited(1 << 60, tmp_path / "spill"):
+        aside = set_aside(large)
+        assert set_aside(small) is small and not aside.flags.writeable and not list((tmp_path / "spill").iterdir())
+        release_memory()
+        assert np.array_equal(aside, large)
+    assert set_aside(large) is large and np.array_equal(aside, large)
 
 
 @names
