@@ -529,7 +529,7 @@ def peak_memory_mb() -> float | None:
         from resource import RUSAGE_SELF, getrusage
     except ImportError:  # Windows
         return None
-    return round(getrusage(RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3), 1)
+    return round(getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
 
 
 def forget_peak_memory() -> None:

@@ -404,7 +404,7 @@ def measure(case: str, who: str, archive: str) -> None:
             result = result()
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
         seconds = result.pop("seconds", seconds)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
     print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "peak_memory_mb": peak, "result": result}))
 
 
