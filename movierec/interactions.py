@@ -371,6 +371,8 @@ class Holdout:
 
     @cached_property
     def _seen(self) -> np.ndarray: # bool, one per held-out event
+        if not len(self.events):  # scipy would give a matrix
+            return np.zeros(0, bool)
         met = self.history.csr(np.ones(len(self.history), bool))
         return np.asarray(met[self.events.user_idx, self.events.item_idx]).ravel()
 

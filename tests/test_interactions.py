@@ -9,6 +9,8 @@ from movierec.config import DataError
 from movierec.ingest import ingest, query
 from movierec.interactions import (
     PROTOCOL_CLASSES,
+    Holdout,
+    Interactions,
     build_interactions,
     build_split,
     export_split,
@@ -231,3 +233,17 @@ def test_export_to_a_file_is_refused(tiny, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="can't be used as a folder"):
         export_split(build_split(settings, data, "global-time"), data, tmp_path / "file")
+
+
+@pytest.mark.parametrize(("history", "events", "relevant"), [
+    ([(0, 1), (0, 1), (0, 2), (2, 0)], [(0, 1), (1, 1), (2, 3)], [(1, 1)]),  # seen, more than once; new; of a film nobody had met
+    ([(0, 1)], [], []), ([], [(0, 1)], []), ([], [], [])])
+def test_what_was_seen_or_met_by_nobody_is_not_relevant(history, events, relevant):
+    """Also where there is no history, or nothing held out."""
+    def interactions(pairs):
+        n, pairs = len(pairs), np.array(pairs, np.int32).reshape(-1, 2)
+        return Interactions(pairs[:, 0], pairs[:, 1], np.ones(n, np.float32), np.ones(n, np.float32), np.arange(n), 3, 4, 99)
+
+    holdout = Holdout("test", interactions(history), interactions(events), np.zeros(3, np.int64))
+    assert list(zip(*(place.tolist() for place in holdout.relevant.nonzero()), strict=True)) == relevant
+    assert holdout.judged.tolist() == sorted({user for user, _ in relevant})
