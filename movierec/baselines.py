@@ -248,7 +248,7 @@ _SPILL: list[Path] = [] # folders of whoever limits memory
 
 def set_aside(array: np.ndarray) -> np.ndarray: # read-only if it is on the disk
     "The same array. While memory is limited a large one lies in a file without a name, so that its pages can be given back."
-    if not _SPILL or array.nbytes < 1 << 20:
+    if not _SPILL or array.nbytes < 1 << 16:
         return array
     _SPILL[-1].mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=_SPILL[-1]) as file:
