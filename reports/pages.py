@@ -10,7 +10,8 @@ from IPython.display import Markdown, display
 from matplotlib import pyplot as plt
 
 from movierec.config import project_root
-from movierec.evaluation import as_markdown, marks, use_style, with_interval
+from movierec.evaluation.plots import use_style
+from movierec.evaluation.tables import as_markdown, marks, with_interval
 
 RESULTS = project_root() / "reports" / "results"
 DATASETS = ("ml-1m", "ml-latest-small")  # the one with enough users to tell systems apart comes first

@@ -35,7 +35,8 @@ MOST_SECONDS = 900 # of one measurement
 def ours_ingest(archive: Path, folder: Path) -> dict:
     """zip → checked, sorted Parquet tables and the warehouse's views."""
     from movierec.config import load_settings
-    from movierec.ingest import create_warehouse, ingest, raw_tables
+    from movierec.data.ingest import ingest, raw_tables
+    from movierec.data.warehouse import create_warehouse
 
     settings = load_settings(dataset="synthetic", data_dir=folder)
     rows = ingest(settings, archive).manifest["contents"]["rows"]
@@ -99,8 +100,8 @@ def _settings(archive: Path):
 
 def _known(archive: Path):
     """All interactions, and the catalogue; prepared once, by the first who asks."""
-    from movierec.ingest import ingest
-    from movierec.interactions import build_interactions, load_interactions, load_items
+    from movierec.data.ingest import ingest
+    from movierec.data.interactions import build_interactions, load_interactions, load_items
 
     settings = _settings(archive)
     data = build_interactions(settings, ingest(settings, archive))
@@ -116,14 +117,14 @@ def _fit(model, archive: Path):
 
 def ours_item_item(archive: Path, folder: Path):
     """ItemItem with cosine similarities: interactions → 200 neighbours of each film."""
-    from movierec.baselines import ItemItem
+    from movierec.retrieval.item_item import ItemItem
 
     return _fit(ItemItem("cosine", NEIGHBOURS), archive)
 
 
 def ours_rp3beta(archive: Path, folder: Path):
     """ItemItem as configured, with RP3beta: interactions → 200 neighbours of each film."""
-    from movierec.baselines import ItemItem
+    from movierec.retrieval.item_item import ItemItem
 
     return _fit(ItemItem("rp3beta", NEIGHBOURS), archive)
 
@@ -145,14 +146,14 @@ def implicit_item_item(archive: Path, folder: Path):
 
 def ours_sequential(archive: Path, folder: Path):
     """Sequential: interactions → directed co-visitation, 1,000 followers of each film."""
-    from movierec.sequential import Sequential
+    from movierec.retrieval.sequential import Sequential
 
     return _fit(Sequential(), archive)
 
 
 def ours_als(archive: Path, folder: Path):
     """ALS with 64 factors, five iterations."""
-    from movierec.baselines import ALS
+    from movierec.retrieval.als import ALS
 
     work = _fit(ALS(FACTORS, ALPHA, REGULARIZATION, ITERATIONS), archive)
     return lambda: work() | {"iterations": ITERATIONS}
@@ -178,7 +179,7 @@ def implicit_als(archive: Path, folder: Path):
 
 def ours_ease(archive: Path, folder: Path):
     """EASE on the 10,000 most rated films."""
-    from movierec.sequential import EASE
+    from movierec.retrieval.linear import EASE
 
     return _fit(EASE(EASE_LAMBDA, EASE_ITEMS), archive)
 
@@ -205,14 +206,14 @@ def rectools_ease(archive: Path, folder: Path):
 
 def ours_linear_ar(archive: Path, folder: Path):
     """LinearAutoregression: three memories of the 6,000 most rated films."""
-    from movierec.sequential import LinearAutoregression
+    from movierec.retrieval.linear import LinearAutoregression
 
     return _fit(LinearAutoregression(), archive)
 
 
 def ours_genre(archive: Path, folder: Path):
     """GenreNeighbours."""
-    from movierec.retrieval import make_hybrid
+    from movierec.retrieval.hybrid import make_hybrid
 
     interactions, items = _known(archive)
     source = make_hybrid(_settings(archive), items).sources["genre"]
@@ -221,8 +222,8 @@ def ours_genre(archive: Path, folder: Path):
 
 def ours_hybrid_fit(archive: Path, folder: Path):
     """All sources of the hybrid, fitted and saved."""
-    from movierec.config import replacing
-    from movierec.retrieval import make_hybrid
+    from movierec.artifacts import replacing
+    from movierec.retrieval.hybrid import make_hybrid
 
     interactions, items = _known(archive)
     hybrid = make_hybrid(_settings(archive), items)
@@ -244,7 +245,7 @@ def ours_pool(archive: Path, folder: Path):
     """The hybrid's pool of 200 for every user, from a saved hybrid."""
     import numpy as np
 
-    from movierec.retrieval import Hybrid
+    from movierec.retrieval.hybrid import Hybrid
 
     interactions, _ = _known(archive)
     hybrid = Hybrid.load(archive.parent / "hybrid", interactions)
@@ -258,8 +259,8 @@ def ours_pool(archive: Path, folder: Path):
 
 def _store(archive: Path):
     """The feature store over the saved hybrid."""
-    from movierec.features import FeatureStore
-    from movierec.retrieval import Hybrid
+    from movierec.ranking.feature_store import FeatureStore
+    from movierec.retrieval.hybrid import Hybrid
 
     return FeatureStore(Hybrid.load(archive.parent / "hybrid", _known(archive)[0]), 30.0)
 
@@ -268,9 +269,10 @@ def ours_ranker(archive: Path, folder: Path):
     """Ranker V3 as a run trains it: the pools and features of as many users as ranker.max_rows allows in each of two phases, and LambdaRank on them. The labels are made up: they change what is learnt, not what it costs."""
     import numpy as np
 
-    from movierec.baselines import in_threads
-    from movierec.config import replacing
-    from movierec.ranker import TrainingSet, train
+    from movierec.parallel import in_threads
+    from movierec.artifacts import replacing
+    from movierec.ranking.ranker import train
+    from movierec.ranking.training import TrainingSet
 
     settings, store = _settings(archive), _store(archive)
     n = store.interactions.n_users
@@ -298,9 +300,9 @@ def ours_rank(archive: Path, folder: Path):
     """Features and scores of V3 for 200 candidates of every user, all users asking at one moment, on all cores; the pools themselves are not counted."""
     import numpy as np
 
-    from movierec.baselines import in_threads
-    from movierec.config import cores
-    from movierec.ranker import Ranker, reorder
+    from movierec.parallel import in_threads
+    from movierec.parallel import cores
+    from movierec.ranking.ranker import Ranker, reorder
 
     store, ranker = _store(archive), Ranker.load(archive.parent / "ranker")
     n, now = store.interactions.n_users, store.interactions.as_of
@@ -326,7 +328,7 @@ def ours_one_user(archive: Path, folder: Path):
     import numpy as np
     from threadpoolctl import threadpool_limits
 
-    from movierec.ranker import Ranker
+    from movierec.ranking.ranker import Ranker
 
     store, ranker = _store(archive), Ranker.load(archive.parent / "ranker")
     users, now = np.random.default_rng(0).integers(0, store.interactions.n_users, 320), np.array([store.interactions.as_of + 3_600])
@@ -373,7 +375,7 @@ def prepare(archive: str) -> None:
     """The interactions that all models share, and the events on the most rated films for peers who can't read Parquet; in a child process."""
     import numpy as np
 
-    from movierec.sequential import most_rated
+    from movierec.retrieval.linear import most_rated
 
     interactions, _ = _known(Path(archive))
     kept = np.isin(interactions.item_idx, most_rated(interactions, EASE_ITEMS, 10))
@@ -454,7 +456,7 @@ def machine() -> dict:
 
 def main() -> None:
     """Make the archive, measure every case, write the file, print the table."""
-    from movierec.config import write_json
+    from movierec.artifacts import write_json
 
     scale = float(os.environ.get("SCALE", "0.05"))
     wanted = os.environ["CASES"].split(",") if os.environ.get("CASES") else list(CASES)

@@ -19,7 +19,7 @@ import psutil
 from bench import ROOT, machine
 from bench_serve import FOLDER, movierec
 
-from movierec.config import write_json
+from movierec.artifacts import write_json
 
 
 def watched(process: psutil.Process, stop: threading.Event) -> float:

@@ -26,8 +26,9 @@ import httpx
 import psutil
 from bench import ROOT, machine
 
-from movierec.config import load_settings, write_json
-from movierec.pipeline import open_serving
+from movierec.artifacts import write_json
+from movierec.config import load_settings
+from movierec.stages import open_serving
 
 FOLDER = ROOT / ".venv" / "serve"
 SCRIPT = """

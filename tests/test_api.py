@@ -19,11 +19,15 @@ import uvicorn
 from conftest import tiny_settings, write_archive
 
 from movierec import pipeline
-from movierec.api import Buckets, create_app
-from movierec.config import load_settings, paths
-from movierec.feedback import FeedbackLog
-from movierec.posters import ATTRIBUTION, Images, generated_poster
-from movierec.service import RecommenderService, recommend
+from movierec.serving.api import create_app
+from movierec.serving.middleware import Buckets
+from movierec.artifacts import paths
+from movierec.config import load_settings
+from movierec.serving.feedback import FeedbackLog
+from movierec.serving.poster_art import generated_poster
+from movierec.serving.posters import Images
+from movierec.serving.tmdb import ATTRIBUTION
+from movierec.serving.service import RecommenderService, recommend
 
 
 def copy_of(settings, folder, **service):

@@ -6,7 +6,9 @@ from itertools import count
 import httpx
 import pytest
 
-from movierec.app import ApiAway, ApiClient, ApiError, Page, Saying, Session, api_url, genre_ratings, moves, profile
+from movierec.app.client import ApiAway, ApiClient, ApiError
+from movierec.app.page import Page, api_url
+from movierec.app.session import Saying, Session, genre_ratings, moves, profile
 from movierec.config import load_settings
 
 
@@ -193,8 +195,8 @@ def test_moves():
 
 def test_saying_is_what_the_log_says():
     """The promise for an action is what `feedback.said` makes of it."""
-    from movierec.feedback import ACTIONS, said
-    from movierec.service import Taste
+    from movierec.serving.feedback import ACTIONS, said
+    from movierec.serving.service import Taste
 
     mine, theirs = Saying(), Taste()
     for moment in range(60):

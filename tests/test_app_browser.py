@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from movierec.config import paths
+from movierec.artifacts import paths
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed: pip install 'movierec[dev]'")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -8,26 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from movierec.baselines import (
-    ALS,
-    ALSRecent,
-    ItemItem,
-    Popularity,
-    PopularityRecent,
-    dense_product,
-    gram,
-    memory_limited,
-    read_arrays,
-    release_memory,
-    set_aside,
-    top_k,
-    whole_numbers,
-    write_arrays,
-)
-from movierec.config import CANDIDATE_COLUMNS, ArtifactError, resident_memory
-from movierec.interactions import Interactions
-from movierec.retrieval import GenreNeighbours, Hybrid
-from movierec.sequential import EASE, LinearAutoregression, Sequential
+from movierec.artifacts import read_arrays, write_arrays
+from movierec.parallel import memory_limited, release_memory, set_aside
+from movierec.retrieval.als import ALS, ALSRecent
+from movierec.retrieval.item_item import ItemItem
+from movierec.retrieval.linalg import dense_product, gram, whole_numbers
+from movierec.retrieval.popularity import Popularity, PopularityRecent
+from movierec.retrieval.recommender import top_k
+from movierec.config import ArtifactError, CANDIDATE_COLUMNS
+from movierec.parallel import resident_memory
+from movierec.data.interactions import Interactions
+from movierec.retrieval.genre import GenreNeighbours
+from movierec.retrieval.hybrid import Hybrid
+from movierec.retrieval.linear import EASE, LinearAutoregression
+from movierec.retrieval.sequential import Sequential
 
 
 def make_interactions(seed=0, n_users=30, n_items=40, per_user=12) -> Interactions:
@@ -188,7 +182,7 @@ def test_memory_is_given_back_when_it_gets_scarce(tmp_path, monkeypatch):
     release_memory()
     assert resident_memory() < before - 100_000_000 and large[-1] == 1
     told = Event()
-    monkeypatch.setattr("movierec.baselines.release_memory", told.set)
+    monkeypatch.setattr("movierec.parallel.release_memory", told.set)
     with memory_limited(1 << 60, tmp_path), memory_limited(None, tmp_path):
         assert not told.wait(0.3)
     with memory_limited(1_000, tmp_path):

@@ -15,9 +15,10 @@ import rich.progress
 from conftest import write_archive
 from rich.console import Console
 
-from movierec import cli
-from movierec.config import SOURCES, Artifact, load_settings, locked, paths, write_json
-from movierec.ingest import query
+from movierec import cli, terminal
+from movierec.artifacts import Artifact, locked, paths, write_json
+from movierec.config import SOURCES, load_settings
+from movierec.data.tables import query
 
 COMMAND = Path(sys.executable).with_name("movierec")
 
@@ -131,7 +132,7 @@ def test_damaged_artifacts_are_one_sentence(tmp_path):
     common = ("--dataset", "tiny", "--data-dir", tmp_path / "data", "--reports-dir", tmp_path / "reports")
     done = movierec("run", "--source", archive, "--protocol", "global-time", "--set", "bootstrap=100", *common)
     assert done.returncode == 0, done.stderr
-    from movierec.config import Paths
+    from movierec.artifacts import Paths
 
     where = Paths(tmp_path / "data", tmp_path / "reports", "tiny")
     file = where.rankers("global-time") / "ranked_v2" / "ranker.json"
@@ -183,7 +184,8 @@ import ctypes
 import sys
 import time
 from pathlib import Path
-from movierec import cli, sequential
+from movierec import cli
+from movierec.retrieval import linear
 
 
 def fit(self, interactions):
@@ -191,7 +193,7 @@ def fit(self, interactions):
     {call}
 
 
-sequential.EASE.fit = fit
+linear.EASE.fit = fit
 if __name__ == "__main__":
     cli.main()
 """
@@ -268,14 +270,14 @@ def test_an_error_names_the_log_and_the_log_the_error(tmp_path):
 
 
 def test_a_terminal_sees_how_many_how_fast_and_how_long_still(monkeypatch):
-    monkeypatch.setattr(cli, "out", Console(file=io.StringIO(), force_terminal=True, width=150, highlight=False))
-    progress = cli.TerminalProgress()
+    monkeypatch.setattr(terminal, "out", Console(file=io.StringIO(), force_terminal=True, width=150, highlight=False))
+    progress = terminal.TerminalProgress()
     with progress.stage("test lists") as running:
         running.step("asking als", 0, 1_000, "users")
         running.step("asking als", 250, 1_000, "users")
         running.step("writing")
         running.done(Artifact(Path("lists"), {"contents": {"rows": {"lists": 5}}}, built=True))
-    seen = cli.out.file.getvalue()
+    seen = terminal.out.file.getvalue()
     assert "test lists: asking als … " in seen and " of 1,000 users" in seen and "test lists: writing … " in seen and "━" in seen
     assert seen.rstrip().splitlines()[-1].count("5 lists") == 1 and "✓" in seen
 
@@ -284,7 +286,7 @@ def test_a_terminal_sees_how_many_how_fast_and_how_long_still(monkeypatch):
     task = bars.add_task("asking als", total=1_000, unit="users")
     for now[0], done in ((1.0, 200), (2.0, 400)):
         bars.update(task, completed=done)
-    assert cli._Pace().render(bars.tasks[0]).plain == "400 of 1,000 users, 200 users/s, 0:03 left"
+    assert terminal._Pace().render(bars.tasks[0]).plain == "400 of 1,000 users, 200 users/s, 0:03 left"
 
 
 def test_paths_module_agrees_with_the_command(tiny_run):

@@ -5,19 +5,8 @@ import threading
 
 import pytest
 
-from movierec.config import (
-    SOURCES,
-    ArtifactError,
-    ConfigError,
-    NotFoundError,
-    build,
-    clear_up,
-    load_settings,
-    open_artifact,
-    read_manifest,
-    replacing,
-    write_json,
-)
+from movierec.artifacts import build, clear_up, open_artifact, read_manifest, replacing, write_json
+from movierec.config import ArtifactError, ConfigError, NotFoundError, SOURCES, load_settings
 
 
 def test_sources_of_settings_in_order_of_weight(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from movierec.config import DataError, NotFoundError, load_settings
-from movierec.download import download
+from movierec.data.download import download
 from movierec.pipeline import run
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,24 +8,17 @@ import pytest
 from conftest import tiny_settings
 from scipy import sparse, stats
 
-from movierec.config import load_settings, paths
-from movierec.evaluation import (
-    Exam,
-    as_markdown,
-    ceilings,
-    comparison,
-    comparison_text,
-    judge,
-    marks,
-    of_users,
-    plot_comparison,
-    read_lists,
-    read_results,
-    verdict,
-)
-from movierec.interactions import Holdout, Interactions, load_holdout
+from movierec.artifacts import paths
+from movierec.config import load_settings
+from movierec.evaluation.evaluate import Exam, ceilings, judge, verdict
+from movierec.evaluation.lists import read_lists
+from movierec.evaluation.plots import plot_comparison
+from movierec.evaluation.results import of_users, read_results
+from movierec.evaluation.tables import as_markdown, comparison, comparison_text, marks
+from movierec.data.holdout import Holdout, load_holdout
+from movierec.data.interactions import Interactions
 from movierec.metrics import item_tiers, user_metrics
-from movierec.pipeline import open_run
+from movierec.stages import open_run
 
 
 @pytest.fixture(scope="module", params=["leave-last-out", "global-time"])
@@ -162,7 +155,7 @@ def test_ceilings_are_at_least_what_lists_reach(finished):
 
 def test_a_ceiling_of_all_users_is_the_recall_of_their_pools(finished):
     settings, artifacts, results = finished
-    from movierec.retrieval import Hybrid
+    from movierec.retrieval.hybrid import Hybrid
 
     holdout = load_holdout(artifacts["split"], "test")
     protocol = artifacts["split"].manifest["contents"]["protocol"]
@@ -173,8 +166,8 @@ def test_a_ceiling_of_all_users_is_the_recall_of_their_pools(finished):
 
 
 def test_pools_of_a_sample_are_of_so_many_users(finished):
-    from movierec.evaluation import pool_places
-    from movierec.retrieval import Hybrid
+    from movierec.evaluation.lists import pool_places
+    from movierec.retrieval.hybrid import Hybrid
 
     settings, artifacts, _ = finished
     holdout = load_holdout(artifacts["split"], "test")

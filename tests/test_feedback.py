@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from movierec import feedback
+from movierec.serving import feedback
 from movierec.config import DataError, NotFoundError
-from movierec.feedback import ACTIONS, Feedback, FeedbackLog, LiveService, said
-from movierec.service import RecommenderService, Taste
+from movierec.serving.feedback import ACTIONS, Feedback, FeedbackLog, LiveService, said
+from movierec.serving.service import RecommenderService, Taste
 
 USERS, MOVIES = np.arange(100) * 3, np.arange(50) * 7
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from movierec.config import NotFoundError
-from movierec.home import LEAST, HomeService, Person, Wish, seeds, why
+from movierec.serving.home import HomeService, LEAST, Person, Wish, seeds, why
 from movierec.metrics import TIERS, item_tiers
-from movierec.service import Taste, one_history
+from movierec.serving.service import Taste, one_history
 
 
 @pytest.fixture(scope="module", params=["ranked_v3", "hybrid", "popularity"])

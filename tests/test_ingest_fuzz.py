@@ -16,8 +16,10 @@ from conftest import tiny_settings, write_archive
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from movierec.config import DataError, paths, read_manifest
-from movierec.ingest import ingest, query
+from movierec.artifacts import paths, read_manifest
+from movierec.config import DataError
+from movierec.data.ingest import ingest
+from movierec.data.tables import query
 
 MOVIES = "movieId,title,genres\n" + "".join(f'{m},"Film {m} (1990)",Drama\n' for m in range(1, 31))
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -6,20 +6,18 @@ import pytest
 from conftest import tiny_settings, write_archive
 
 from movierec.config import DataError
-from movierec.ingest import ingest, query
-from movierec.interactions import (
-    PROTOCOL_CLASSES,
-    Holdout,
+from movierec.data.ingest import ingest
+from movierec.data.tables import query
+from movierec.data.holdout import Holdout, load_holdout
+from movierec.data.interactions import (
     Interactions,
     build_interactions,
-    build_split,
-    export_split,
     item_genre_matrix,
-    load_holdout,
     load_interactions,
     load_items,
     load_users,
 )
+from movierec.data.splits import PROTOCOL_CLASSES, build_split, export_split
 
 
 @pytest.fixture(scope="module")

@@ -11,24 +11,26 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from movierec.metrics import (
     METRICS,
-    bootstrap_interval,
     coverage,
     genre_diversity,
     gini,
     hits,
-    holm,
-    intervals,
     item_tiers,
     miscalibration,
     novelty,
-    paired_difference,
-    paired_p,
     popularity_percentile,
     popularity_shift,
-    resampled_means,
     serendipity,
     times_shown,
     user_metrics,
+)
+from movierec.statistics import (
+    bootstrap_interval,
+    holm,
+    intervals,
+    paired_difference,
+    paired_p,
+    resampled_means,
 )
 
 EMPTY = np.array([[-1, -1, -1]])

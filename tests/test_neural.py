@@ -11,10 +11,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from movierec import neural
+from movierec.retrieval import neural
 from movierec.config import ArtifactError, ConfigError, SasrecSettings
-from movierec.interactions import Interactions
-from movierec.neural import SASRec, describe, level, padded, windows
+from movierec.data.interactions import Interactions
+from movierec.retrieval.neural import SASRec
+from movierec.retrieval.transformer import describe, level, padded, windows
 
 needs_torch = pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="the extra neural (PyTorch) isn't installed: make neural")
 needs_faiss = pytest.mark.skipif(not neural.has_faiss(), reason="the extra neural (FAISS) isn't installed: make neural")

@@ -17,39 +17,37 @@ import pytest
 import pytrec_eval
 from conftest import TINY, tiny_settings, write_archive
 
+from movierec.artifacts import paths, read_manifest
 from movierec.config import (
-    EXTRA_PROTOCOLS,
-    NEURAL,
-    PROTOCOLS,
-    SOURCES,
     ArtifactError,
     DataError,
+    EXTRA_PROTOCOLS,
+    NEURAL,
     NotFoundError,
-    paths,
-    read_manifest,
+    PROTOCOLS,
+    SOURCES,
 )
 from movierec.config import SYSTEMS as ALL_SYSTEMS
-from movierec.evaluation import assemble, load_rankers
-from movierec.features import FeatureStore
-from movierec.ingest import query
-from movierec.interactions import PROTOCOL_CLASSES, load_interactions, load_items, load_users
+from movierec.stages import assemble, load_rankers
+from movierec.ranking.feature_store import FeatureStore
+from movierec.data.tables import query
+from movierec.data.interactions import load_interactions, load_items, load_users
+from movierec.data.splits import PROTOCOL_CLASSES
+from movierec.evaluation.tuning import ablate
+from movierec.progress import Progress
 from movierec.pipeline import (
-    Progress,
-    ablate,
     as_run_before,
     compare,
-    datasets,
     export_recommendations_of,
     export_split_of,
     inventory,
     logged,
-    open_data,
-    open_run,
     run,
 )
-from movierec.ranker import RANKERS
-from movierec.retrieval import Hybrid
-from movierec.service import recommend
+from movierec.stages import datasets, open_data, open_run
+from movierec.ranking.ranker import RANKERS
+from movierec.retrieval.hybrid import Hybrid
+from movierec.serving.service import recommend
 
 COSTS = ("seconds", "peak_memory_mb")
 SYSTEMS = tuple(name for name in ALL_SYSTEMS if name not in NEURAL)  # without an extra
@@ -227,8 +225,8 @@ def test_asking_for_what_is_not_there(tiny_run, tmp_path):
 def test_artifacts_of_other_data_are_refused(tmp_path):
     settings = tiny_settings(tmp_path, protocol="global-time")
     run(settings, write_archive(tmp_path / "archive"))
-    from movierec.ingest import ingest
-    from movierec.interactions import build_interactions
+    from movierec.data.ingest import ingest
+    from movierec.data.interactions import build_interactions
 
     build_interactions(settings, ingest(settings, write_archive(tmp_path / "other", seed=1)))
     with pytest.raises(ArtifactError, match="made from other interactions"):

@@ -20,29 +20,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from movierec.config import DAY, ConfigError, DataError, NotFoundError, load_settings, paths
-from movierec.ingest import ingest
-from movierec.posters import (
-    ATTRIBUTION,
+from movierec.artifacts import paths
+from movierec.config import ConfigError, DAY, DataError, NotFoundError, load_settings
+from movierec.data.ingest import ingest
+from movierec.serving.poster_art import (
     MOTIFS,
     PALETTES,
     PLAIN,
-    Images,
-    Pace,
     Palette,
-    Posters,
-    Tmdb,
     balanced,
-    fetch_posters,
     fitted,
     generated_poster,
-    image_kind,
     lead_genre,
-    linked_films,
     luminance,
-    retry_after,
     text_width,
     title_parts,
+)
+from movierec.serving.posters import Images, Posters, image_kind
+from movierec.serving.tmdb import (
+    ATTRIBUTION,
+    Pace,
+    Tmdb,
+    fetch_posters,
+    linked_films,
+    retry_after,
     tmdb_key,
 )
 

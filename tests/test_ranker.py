@@ -9,26 +9,19 @@ import pytest
 from conftest import tiny_settings, write_archive
 from sklearn.linear_model import LogisticRegression
 
-from movierec.config import ArtifactError, load_settings, write_json
-from movierec.features import FEATURE_GROUPS, V2_FEATURES, V3_FEATURES, FeatureStore
-from movierec.ingest import ingest
-from movierec.interactions import build_interactions, build_split, load_holdout, load_items
-from movierec.ranker import (
-    RANKERS,
-    Listwise,
-    Ranked,
-    Ranker,
-    TrainingSet,
-    calibration,
-    importance,
-    load_lightgbm,
-    ranked_lists,
-    reorder,
-    train,
-    training_set,
-    validation_users,
-)
-from movierec.retrieval import make_hybrid
+from movierec.artifacts import write_json
+from movierec.config import ArtifactError, load_settings
+from movierec.ranking.feature_store import FeatureStore
+from movierec.ranking.features import FEATURE_GROUPS, V2_FEATURES, V3_FEATURES
+from movierec.data.ingest import ingest
+from movierec.data.holdout import load_holdout
+from movierec.data.interactions import build_interactions, load_items
+from movierec.data.splits import build_split
+from movierec.evaluation.tuning import calibration, importance
+from movierec.ranking.ranked import Ranked, ranked_lists
+from movierec.ranking.ranker import Listwise, RANKERS, Ranker, load_lightgbm, reorder, train
+from movierec.ranking.training import TrainingSet, training_set, validation_users
+from movierec.retrieval.hybrid import make_hybrid
 
 
 @pytest.fixture(scope="module", params=["leave-last-out", "global-time"])

@@ -60,7 +60,7 @@ def test_bundled_data_come_with_their_licence():
 
 
 def test_chapters_import_only_from_above():
-    from movierec.config import CHAPTERS
+    from movierec.artifacts import CHAPTERS
 
     assert CHAPTERS[1] == "ingest"
     order = (*CHAPTERS, "service", "feedback", "home", "posters", "api", "app", "front")  # these make no artifacts

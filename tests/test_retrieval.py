@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 from test_baselines import everywhere, make_genres, make_interactions, make_years
 
-from movierec.baselines import ALS, ALSRecent, ItemItem, Popularity, PopularityRecent
+from movierec.retrieval.als import ALS, ALSRecent
+from movierec.retrieval.item_item import ItemItem
+from movierec.retrieval.popularity import Popularity, PopularityRecent
 from movierec.config import DAY
-from movierec.interactions import decade_matrix
-from movierec.retrieval import GenreNeighbours, Hybrid, kind_affinity, reasons, seeds_of, shares
-from movierec.sequential import Sequential
+from movierec.data.interactions import decade_matrix
+from movierec.ranking.contributions import seeds_of
+from movierec.retrieval.genre import GenreNeighbours, kind_affinity, shares
+from movierec.retrieval.hybrid import Hybrid
+from movierec.serving.explain import reasons
+from movierec.retrieval.sequential import Sequential
 
 HALF_LIFE, HEAT = 30.0, 90.0
 
@@ -192,7 +197,7 @@ def test_tuning_finds_the_source_that_knows():
     from scipy import sparse
 
     from movierec.config import DataError
-    from movierec.retrieval import tune_weights
+    from movierec.evaluation.tuning import tune_weights
 
     interactions = make_interactions()
     hybrid = make_hybrid(everywhere(popularity=1.0, als=0.1)).fit(interactions)
@@ -211,7 +216,7 @@ def test_ablation_leaves_one_out():
 
     from scipy import sparse
 
-    from movierec.retrieval import ablation
+    from movierec.evaluation.tuning import ablation
 
     interactions = make_interactions()
     hybrid = make_hybrid(everywhere(popularity=1.0, als=1.0)).fit(interactions)
@@ -223,7 +228,7 @@ def test_ablation_leaves_one_out():
 
 
 def test_sums_are_exact_in_any_order():
-    from movierec.retrieval import exact_sums
+    from movierec.retrieval.linalg import exact_sums
 
     rng = np.random.default_rng(0)
     weights = exact_sums((rng.random((50, 12)) * 10.0 ** rng.integers(-12, 3, (50, 1))).astype(np.float32), 12)

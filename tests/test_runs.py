@@ -6,12 +6,20 @@ import shutil
 import numpy as np
 import pytest
 
-from movierec.config import NotFoundError, paths
-from movierec.evaluation import of_users
-from movierec.ingest import query
-from movierec.metrics import paired_difference
+from movierec.artifacts import paths
+from movierec.config import NotFoundError
+from movierec.evaluation.results import of_users
+from movierec.data.tables import query
+from movierec.statistics import paired_difference
 from movierec.pipeline import run
-from movierec.runs import changed_settings, figures_of, find_run, long_form, read_runs, side_by_side
+from movierec.evaluation.runs import (
+    changed_settings,
+    figures_of,
+    find_run,
+    long_form,
+    read_runs,
+    side_by_side,
+)
 
 
 @pytest.fixture(scope="module")

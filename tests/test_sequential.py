@@ -6,18 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_baselines import make_interactions
 
-from movierec import baselines
-from movierec.interactions import Interactions
-from movierec.sequential import (
-    EASE,
-    LinearAutoregression,
-    Sequential,
-    invert,
-    most_rated,
-    restrict,
-    solve,
-    transitions,
-)
+from movierec.data.interactions import Interactions
+from movierec.retrieval.linalg import invert, solve
+from movierec.retrieval.linear import EASE, LinearAutoregression, most_rated, restrict
+from movierec.retrieval.sequential import Sequential, transitions
 
 
 def ragged(seed=0, n_users=25, n_items=12) -> Interactions:
@@ -79,7 +71,7 @@ def test_tiles_solve_and_invert(n, size):
 def test_a_fit_is_the_same_on_any_number_of_cores(model, monkeypatch):
     found, matrix = [], 100 * np.eye(60) + np.random.default_rng(0).random((60, 60))
     for cores in (1, 3):
-        monkeypatch.setattr(baselines, "cores", lambda cores=cores: cores)
+        monkeypatch.setattr("movierec.parallel.cores", lambda cores=cores: cores)
         model.fit(ragged(7, 400, 60))
         left, right, inverse = matrix + matrix.T, matrix.copy(), matrix + matrix.T
         solve(left, right, 16)

@@ -12,24 +12,21 @@ from conftest import tiny_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from movierec.baselines import ALS
-from movierec.config import NEURAL, ArtifactError, DataError, NotFoundError, paths
+from movierec.retrieval.als import ALS
+from movierec.artifacts import paths
+from movierec.config import ArtifactError, DataError, NEURAL, NotFoundError
 from movierec.config import SYSTEMS as ALL_SYSTEMS
-from movierec.evaluation import assemble, load_rankers
-from movierec.features import (
-    FEATURES,
-    ITEM_WINDOWS,
-    V3_FEATURES,
-    FeatureStore,
-    Timeline,
-    build_histories,
-    load_histories,
-)
-from movierec.interactions import load_interactions, load_items
-from movierec.pipeline import open_data, open_run, open_serving
-from movierec.ranker import explained_lists, loudest, speaker
-from movierec.retrieval import Hybrid
-from movierec.service import Catalogue, RecommenderService, Taste, diversify, one_history, plain, relevance
+from movierec.stages import assemble, load_rankers
+from movierec.ranking.feature_store import FeatureStore
+from movierec.ranking.feature_tables import build_histories, load_histories
+from movierec.ranking.features import FEATURES, ITEM_WINDOWS, V3_FEATURES
+from movierec.ranking.timeline import Timeline
+from movierec.data.interactions import load_interactions, load_items
+from movierec.stages import open_data, open_run, open_serving
+from movierec.ranking.contributions import explained_lists, loudest, speaker
+from movierec.retrieval.hybrid import Hybrid
+from movierec.serving.search import Catalogue, plain
+from movierec.serving.service import RecommenderService, Taste, diversify, one_history, relevance
 
 SYSTEMS = tuple(name for name in ALL_SYSTEMS if name not in NEURAL)
 BY_HISTORY = ("popularity", "item_item", "als_recent", "ease", "sequential", "linear_ar")  # whose lists depend on nothing but films and their order

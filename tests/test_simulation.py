@@ -11,7 +11,7 @@ from scipy import sparse, stats
 
 from movierec.config import ConfigError, DataError
 from movierec.metrics import hits
-from movierec.simulation import (
+from movierec.evaluation.simulation import (
     UserModel,
     drafted,
     expected_clicks,

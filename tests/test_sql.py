@@ -18,27 +18,30 @@ from sqlglot import ErrorLevel, exp
 from sqlglot.dialects import Spark
 
 import movierec
-from movierec.config import DataError, paths
-from movierec.ingest import OwnData, ingest, parse_columns
-from movierec.interactions import PROTOCOL_CLASSES, build_split
-from movierec.pipeline import compare, export_recommendations_of, export_split_of, first_user, open_data, run
-from movierec.posters import linked_films
-from movierec.runs import figures_of, read_runs
-from movierec.synthetic import synthesize
+from movierec.artifacts import paths
+from movierec.config import DataError
+from movierec.data.ingest import ingest
+from movierec.data.own_data import OwnData, parse_columns
+from movierec.data.splits import PROTOCOL_CLASSES, build_split
+from movierec.pipeline import compare, export_recommendations_of, export_split_of, first_user, run
+from movierec.stages import open_data
+from movierec.serving.tmdb import linked_films
+from movierec.evaluation.runs import figures_of, read_runs
+from movierec.data.synthetic import synthesize
 
 PACKAGE = Path(movierec.__file__).parent
 
 # What is DuckDB's own: why, then who sends which kinds of statement. What `write_table` is given to copy, and the query of any other CREATE … AS, has to be portable all the same.
 READING = "a file's rows in their order, numbered by rowid, and what in them could not be read: it ends with four checked Parquet tables, where the portable part begins"
 LOCAL = {
-    "switches are an engine's own": {"ingest.connect": {"SET"}, "synthetic.synthesize": {"SET"}},
-    "a Parquet file becomes a table: elsewhere a catalogue does that": {"ingest._view_files": {"CREATE VIEW"}},
-    "rows become a Parquet file: elsewhere a writer's method": {"ingest.write_table": {"COPY"}},
+    "switches are an engine's own": {"tables.connect": {"SET"}, "synthetic.synthesize": {"SET"}},
+    "a Parquet file becomes a table: elsewhere a catalogue does that": {"tables._view_files": {"CREATE VIEW"}},
+    "rows become a Parquet file: elsewhere a writer's method": {"tables.write_table": {"COPY"}},
     "rows become a CSV file, of made-up data to measure speed with": {"synthetic.synthesize": {"COPY"}},
     "run.json is read as a table, by who lists the runs": {"runs.read_runs": {"SELECT"}},
-    READING: {"ingest.OwnData._relation": {"DESCRIBE"}, "ingest.OwnData.load": {"CREATE TABLE"}, "ingest._create": {"CREATE TABLE", "SELECT", "INSERT", "DROP"},
-              "ingest._has_repeats": {"SELECT"}, "ingest._check": {"DELETE"}, "ingest._check.<locals>.set_aside": {"SELECT", "INSERT", "DELETE"},
-              "ingest._locate": {"UPDATE"}, "ingest._make_tables": {"CREATE TABLE", "CREATE VIEW"}},
+    READING: {"own_data.OwnData._relation": {"DESCRIBE"}, "own_data.OwnData.load": {"CREATE TABLE"}, "archive._create": {"CREATE TABLE", "SELECT", "INSERT", "DROP"},
+              "validate._has_repeats": {"SELECT"}, "validate._check": {"DELETE"}, "validate._check.<locals>.set_aside": {"SELECT", "INSERT", "DELETE"},
+              "validate._locate": {"UPDATE"}, "ingest._make_tables": {"CREATE TABLE", "CREATE VIEW"}},
 }
 
 # Looked up in Spark's reference of built-in functions (spark.apache.org/docs/latest/api/sql): a name that isn't here has to be looked up, too.
@@ -105,7 +108,7 @@ class Statement:
 
 def calls_on_the_way() -> list[tuple[str, str, int]]: # module, function, line, the innermost first
     """Who in the package is being run."""
-    return [(Path(frame.filename).stem, frame.frame.f_code.co_qualname, frame.lineno) for frame in inspect.stack(0) if Path(frame.filename).parent == PACKAGE]
+    return [(Path(frame.filename).stem, frame.frame.f_code.co_qualname, frame.lineno) for frame in inspect.stack(0) if PACKAGE in Path(frame.filename).parents]
 
 
 @functools.cache
@@ -144,7 +147,7 @@ class Wire:
         self._lines |= {(module, line) for module, _, line in way}
         sender, (kind, query) = f"{way[0][0]}.{way[0][1]}", parts_of(sql)
         why = next((why for why, senders in LOCAL.items() if kind in senders.get(sender, ())), None)
-        rows_of = None if why and sender != "ingest.write_table" else query
+        rows_of = None if why and sender != "tables.write_table" else query
         self._sent.append(Statement(sql, kind, sender, why, rows_of, self._try(rows_of) if rows_of else None))
 
     def _try(self, query: str) -> str | None:
@@ -198,7 +201,7 @@ def wire(tmp_path_factory) -> tuple[list[Statement], set[tuple[str, int]]]: # st
 
 def test_every_call_that_sends_sql_was_seen(wire):
     _, lines = wire
-    for file in sorted(PACKAGE.glob("*.py")):
+    for file in sorted(PACKAGE.rglob("*.py")):
         for call in (node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)):
             name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", None)
             if name in ("execute", "sql", "query", "write_table", "connect") and not (name == "connect" and not isinstance(call.func, ast.Name)):

@@ -7,8 +7,9 @@ import pytest
 from conftest import tiny_settings
 
 from movierec.config import ConfigError, DataError
-from movierec.ingest import ingest, query
-from movierec.synthetic import STAR_SHARES, synthesize
+from movierec.data.ingest import ingest
+from movierec.data.tables import query
+from movierec.data.synthetic import STAR_SHARES, synthesize
 
 
 @pytest.fixture(scope="module")
