@@ -41,7 +41,7 @@ from rich.segment import ControlType
 from rich.table import Table
 from typer.exceptions import TyperException
 
-from .artifacts import clear_up, log_event, paths
+from .artifacts import remove_leftovers, log_event, paths
 from .config import ConfigError, MovierecError, Settings, load_settings
 from . import terminal
 from movierec.terminal import (
@@ -104,16 +104,16 @@ def posters(
 ) -> None:
     "Fetch posters from TMDB with the key in TMDB_API_KEY. What is known isn't asked again; films without one have a generated poster."
     settings = _settings(config, assignments, dataset=dataset, data_dir=data_dir)
-    from movierec.serving.tmdb import ATTRIBUTION, fetch_posters, linked_films, tmdb_key
+    from movierec.serving.tmdb import ATTRIBUTION, download_posters, movies_with_tmdb_id, tmdb_key
 
-    if linked_films(settings).empty:
+    if movies_with_tmdb_id(settings).empty:
         out.print(f"{settings.dataset} doesn't say which films of TMDB its films are, so they keep their generated posters.", soft_wrap=True)
         return
     if (key := tmdb_key()) is None:
         raise ConfigError("TMDB_API_KEY isn't set, so films keep their generated posters; whoever has an account there gets a key at https://www.themoviedb.org/settings/api")
     with Progress(TextColumn("posters"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=out, transient=True, disable=not out.is_terminal) as progress:
         task = progress.add_task("posters", total=None)
-        found = fetch_posters(settings, key, int(time.time()), limit, refresh, size, lambda done, total: progress.update(task, completed=done, total=total))
+        found = download_posters(settings, key, int(time.time()), limit, refresh, size, lambda done, total: progress.update(task, completed=done, total=total))
     told = [f"{found.posters:,} posters fetched", f"{found.missing:,} not to be had at TMDB"]
     if found.unfit:
         told.append(f"{found.unfit:,} that don't fit into posters.cache_mb = {settings.posters.cache_mb:g}")
@@ -240,18 +240,18 @@ def compare(
     if settings.protocol == "all":
         raise ConfigError("compare takes one protocol at a time")
     from movierec import pipeline
-    from movierec.evaluation.tables import as_markdown, comparison, comparison_text, marks
+    from movierec.evaluation.tables import as_markdown, comparison_table, comparison_text, significance_marks
 
     chosen = tuple(part.strip() for part in systems.split(",")) if systems else ()
     with _logged(settings) as progress:
         results = pipeline.compare(settings if assignments else pipeline.as_run_before(settings), chosen, progress)
     headline = results["protocol"]["headline"]
     out.print()
-    out.print(_results_table(results, {metric: marks(results, metric) for metric in headline}))
+    out.print(_results_table(results, {metric: significance_marks(results, metric) for metric in headline}))
     out.print(f"\n◂ best on validation. ★ above every other system, the paired test telling it from each (p < .05, Holm); ≈ not told apart from the highest. "
               f"In brackets: 95 % intervals from {settings.bootstrap:,} draws of the users. Log: {_log()}", soft_wrap=True)
     if target is not None:
-        text = as_markdown(comparison_text(results)) + "\n" if target.suffix == ".md" else comparison(results).to_csv(float_format="%.6f")
+        text = as_markdown(comparison_text(results)) + "\n" if target.suffix == ".md" else comparison_table(results).to_csv(float_format="%.6f")
         temporary = target.with_name(f".{target.name}.tmp")
         try:
             temporary.write_text(text, encoding="utf-8")
@@ -340,8 +340,8 @@ def simulate(
     table = Table(title="Share of experiments that find the better system (p < .05)", title_justify="left", box=None, pad_edge=False)
     for name in ("users", "A/B test", "its formula", "interleaving"):
         table.add_column(name, justify="right")
-    for users, *shares in zip(*(result["power"][name] for name in ("sizes", "replay", "replay_formula", "interleave")), strict=True):
-        table.add_row(f"{users:,}", *(f"{share:.0%}" for share in shares))
+    for users, *category_shares in zip(*(result["power"][name] for name in ("sizes", "replay", "replay_formula", "interleave")), strict=True):
+        table.add_row(f"{users:,}", *(f"{share:.0%}" for share in category_shares))
     out.print(table)
     said = ", ".join(f"{label} {needed[name]:,}" if needed[name] else f"{label} more than {result['power']['sizes'][-1]:,}"
                      for label, name in (("A/B test", "replay"), ("its formula", "replay_formula"), ("interleaving", "interleave")))
@@ -428,7 +428,7 @@ def ablate(
 # %% ../nbs/92_cli.ipynb #42a6877c
 @app.command()
 def tune(
-    situation: Annotated[str, typer.Option("--situation", help="session, returning or newcomer.")],
+    user_context: Annotated[str, typer.Option("--context", help="session, returning or newcomer.")],
     protocol: Annotated[str, typer.Option("--protocol", help="leave-last-out or global-time.")] = "global-time",
     dataset: DatasetOption = None,
     data_dir: DataDirOption = None,
@@ -442,9 +442,9 @@ def tune(
 
     _tell(doing="trying weights")
     with out.status("trying weights …"):
-        weights, reached = pipeline.tune(settings, protocol, situation)
+        weights, reached = pipeline.tune(settings, protocol, user_context)
     out.print(f"# {settings.dataset}, {protocol}, validation: " + ", ".join(f"{name} {value:.3f}" for name, value in reached.items()), soft_wrap=True)
-    out.print(escape(f"[hybrid.{'neural_weights' if 'sasrec' in weights else 'weights'}.{situation}]"))
+    out.print(escape(f"[hybrid.{'neural_weights' if 'sasrec' in weights else 'weights'}.{user_context}]"))
     for name, value in weights.items():
         out.print(f"{name} = {value:g}")
 
@@ -607,17 +607,17 @@ def _work(line: Connection) -> None:
     sys.exit(_answer())
 
 # %% ../nbs/92_cli.ipynb #1fff92c4
-def _clear(worker: multiprocessing.Process, told: dict[str, Any], **event: Any) -> str: # what to say of the log
+def _clear(worker: multiprocessing.Process, progress: dict[str, Any], **event: Any) -> str: # what to say of the log
     "Put things in order after a worker that was killed: its temporaries, the log, the terminal."
-    for folder in told.get("folders", []):
-        clear_up(Path(folder), worker.pid)
+    for folder in progress.get("folders", []):
+        remove_leftovers(Path(folder), worker.pid)
     if out.is_terminal:
         out.show_cursor(True)
         out.control(Control((ControlType.CURSOR_MOVE_TO_COLUMN, 0), (ControlType.ERASE_IN_LINE, 2)))
-    if "log" not in told:
+    if "log" not in progress:
         return ""
-    log_event(Path(told["log"]), doing=told.get("doing"), **event)
-    return f" (log: {_near(told['log'])})"
+    log_event(Path(progress["log"]), doing=progress.get("doing"), **event)
+    return f" (log: {_near(progress['log'])})"
 
 # %% ../nbs/92_cli.ipynb #3aea7a21
 def _wait() -> int: # the exit code

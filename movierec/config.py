@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['RATING_COLUMNS', 'LIST_COLUMNS', 'EVENT_COLUMNS', 'CANDIDATE_COLUMNS', 'PROTOCOLS', 'EXTRA_PROTOCOLS', 'SOURCES',
-           'NEURAL', 'SCORED', 'SYSTEMS', 'DAY', 'MovierecError', 'ConfigError', 'DataError', 'NotFoundError',
-           'ArtifactError', 'did_you_mean', 'PopularityRecentSettings', 'ItemItemSettings', 'AlsSettings',
-           'AlsRecentSettings', 'EaseSettings', 'SequentialSettings', 'LinearArSettings', 'SasrecSettings',
-           'GenreSettings', 'SourceWeights', 'WeightSettings', 'HybridSettings', 'RankerSettings', 'RankerV3Settings',
-           'DownloadSettings', 'ServiceSettings', 'AppSettings', 'PostersSettings', 'project_root', 'Settings',
-           'load_settings']
+           'NEURAL_SOURCES', 'ALL_SOURCES', 'SYSTEMS', 'DAY', 'MovierecError', 'ConfigError', 'DataError',
+           'NotFoundError', 'ArtifactError', 'did_you_mean', 'PopularityRecentSettings', 'ItemItemSettings',
+           'AlsSettings', 'AlsRecentSettings', 'EaseSettings', 'SequentialSettings', 'LinearArSettings',
+           'SasrecSettings', 'GenreSettings', 'SourceWeights', 'WeightSettings', 'HybridSettings', 'RankerSettings',
+           'RankerV3Settings', 'DownloadSettings', 'ServiceSettings', 'AppSettings', 'PostersSettings', 'project_root',
+           'Settings', 'load_settings']
 
 # %% ../nbs/00_config.ipynb #d55092cb
 import importlib.util
@@ -67,25 +67,25 @@ CANDIDATE_COLUMNS = ("user_idx", "item_idx", "source", "rank", "score")  # what 
 PROTOCOLS = ("leave-last-out", "global-time")  # by time: what `run` evaluates and `recommend` goes by
 EXTRA_PROTOCOLS = ("leave-last-out-random-ties", "strong-generalization")  # evaluated on request
 SOURCES = ("popularity", "popularity_recent", "item_item", "als", "als_recent", "ease", "sequential", "linear_ar", "genre")  # retrieval sources, in the order of the tables
-NEURAL = ("sasrec",)  # sources that need an extra
-SCORED = (*SOURCES, *NEURAL)  # sources that the ranker listens to
-SYSTEMS = (*SCORED, "hybrid", "ranked_v1", "ranked_v2", "ranked_v3")  # everything that can be evaluated and served, in the order of the tables
+NEURAL_SOURCES = ("sasrec",)  # sources that need an extra
+ALL_SOURCES = (*SOURCES, *NEURAL_SOURCES)  # sources that the ranker listens to
+SYSTEMS = (*ALL_SOURCES, "hybrid", "ranked_v1", "ranked_v2", "ranked_v3")  # everything that can be evaluated and served, in the order of the tables
 DAY = 86_400  # seconds
 
 # %% ../nbs/00_config.ipynb #f63df28c
-class _Section(BaseModel):
+class _SettingsGroup(BaseModel):
     "A group of settings; unknown names are errors."
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 # %% ../nbs/00_config.ipynb #bfd62126
-class PopularityRecentSettings(_Section):
+class PopularityRecentSettings(_SettingsGroup):
     "What was watched lately."
     days: int = Field(7, ge=1, le=3_650, description="length of the window before the user's moment")
     half_life_days: float | None = Field(None, gt=0, description="if given: all earlier events, halved so often, in place of the window")
-    least_events: int = Field(1_000, ge=1, description="the window grows by whole days until it holds so many")
+    min_events: int = Field(1_000, ge=1, description="the window grows by whole days until it holds so many")
 
 # %% ../nbs/00_config.ipynb #42bad17a
-class ItemItemSettings(_Section):
+class ItemItemSettings(_SettingsGroup):
     "Item-item nearest neighbours; the defaults are the best of a coarse grid on ml-1m's validation parts."
     weighting: Literal["cosine", "tfidf", "bm25", "rp3beta"] = Field("rp3beta", description="weights of the user-item matrix before the product")
     neighbours: int = Field(200, ge=1, le=10_000, description="neighbours kept for each item")
@@ -94,7 +94,7 @@ class ItemItemSettings(_Section):
     decay: float = Field(0.85, gt=0, le=1, description="with `last`: what an event weighs beside the one after it")
 
 # %% ../nbs/00_config.ipynb #61c451e6
-class AlsSettings(_Section):
+class AlsSettings(_SettingsGroup):
     "Alternating least squares; the defaults are the best of a coarse grid on ml-1m's validation parts."
     factors: int = Field(64, ge=1, le=1024)
     alpha: float = Field(2.0, gt=0, description="a seen cell weighs 1 + alpha · confidence, an unseen one 1")
@@ -103,23 +103,23 @@ class AlsSettings(_Section):
     continue_iterations: int = Field(5, ge=1, le=500, description="from the vectors of the phase before")
 
 # %% ../nbs/00_config.ipynb #ca236c43
-class AlsRecentSettings(_Section):
+class AlsRecentSettings(_SettingsGroup):
     "ALS with a user vector from the last events."
     last: int = Field(20, ge=1)
     decay: float = Field(0.85, gt=0, le=1, description="what an event weighs beside the one after it")
     ridge: float = Field(10.0, gt=0)
 
 # %% ../nbs/00_config.ipynb #57426a52
-class EaseSettings(_Section):
+class EaseSettings(_SettingsGroup):
     "EASE, a linear autoencoder in closed form."
     regularization: float = Field(500.0, gt=0)
     max_items: int = Field(10_000, ge=1, le=50_000, description="the most rated are modelled; memory grows with the square, time with the cube")
-    least_events: int = Field(10, ge=1, description="if they have so many events")
+    min_events: int = Field(10, ge=1, description="if they have so many events")
     last: int | None = Field(None, ge=1, description="score from so many last events instead of from all")
     decay: float = Field(0.85, gt=0, le=1, description="with `last`: what an event weighs beside the one after it")
 
 # %% ../nbs/00_config.ipynb #01ad68da
-class SequentialSettings(_Section):
+class SequentialSettings(_SettingsGroup):
     "Directed co-visitation; the defaults are the best of a coarse grid on ml-1m's leave-last-out validation."
     window: int = Field(10, ge=1, le=1_000, description="events after a film that count as following it")
     step_decay: float = Field(0.7, gt=0, le=1, description="what a follower weighs beside the one before it")
@@ -130,16 +130,16 @@ class SequentialSettings(_Section):
     decay: float = Field(0.65, gt=0, le=1, description="what an event weighs beside the one after it")
 
 # %% ../nbs/00_config.ipynb #861ae311
-class LinearArSettings(_Section):
+class LinearArSettings(_SettingsGroup):
     "Linear autoregression; the defaults are the best of a coarse grid on ml-1m's leave-last-out validation."
     decays: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field((0.0, 0.75, 0.97), min_length=1, description="one memory each; 0: the last item only")
     regularization: float = Field(700.0, gt=0)
     max_items: int = Field(6_000, ge=1, le=30_000, description="the most rated are modelled; the system has so many unknowns per memory")
-    least_events: int = Field(10, ge=1, description="if they have so many events")
+    min_events: int = Field(10, ge=1, description="if they have so many events")
     least: float = Field(0.01, gt=0, lt=1, description="memories end where they weigh less")
 
 # %% ../nbs/00_config.ipynb #fb4ea302
-class SasrecSettings(_Section):
+class SasrecSettings(_SettingsGroup):
     "The neural sequence model of the extra `neural`; the defaults are the best of a few short trainings on ml-1m's leave-last-out validation."
     enabled: bool = Field(False, description="whether it is a source; needs PyTorch and minutes")
     factors: int = Field(64, ge=2, le=1024, description="length of the vectors; a multiple of heads")
@@ -164,13 +164,13 @@ class SasrecSettings(_Section):
         return self
 
 # %% ../nbs/00_config.ipynb #c1719464
-class GenreSettings(_Section):
+class GenreSettings(_SettingsGroup):
     "Genre neighbours."
     half_life_days: float = Field(30.0, gt=0, description="of a user's taste")
-    heat_half_life_days: float = Field(90.0, gt=0, description="of what is hot")
+    popularity_half_life_days: float = Field(90.0, gt=0, description="of what is hot")
 
 # %% ../nbs/00_config.ipynb #dd127517
-class SourceWeights(_Section):
+class SourceWeights(_SettingsGroup):
     "The weight of each source's vote. 0: the source isn't asked."
     popularity: float = Field(0.0, ge=0)
     popularity_recent: float = Field(0.0, ge=0)
@@ -190,25 +190,25 @@ class SourceWeights(_Section):
         return self
 
 # %% ../nbs/00_config.ipynb #0cfd8ade
-class WeightSettings(_Section):
+class WeightSettings(_SettingsGroup):
     "Weights by what the user is doing; found by `tune_weights` on ml-1m's validation parts."
-    session: SourceWeights = SourceWeights(popularity_recent=0.25, als=1, als_recent=2, ease=0.25, sequential=4, linear_ar=2)
+    in_session: SourceWeights = SourceWeights(popularity_recent=0.25, als=1, als_recent=2, ease=0.25, sequential=4, linear_ar=2)
     returning: SourceWeights = SourceWeights(popularity=0.25, popularity_recent=4, item_item=2, als=1, als_recent=2, ease=1, genre=0.25)
-    newcomer: SourceWeights = SourceWeights(popularity=0.25, popularity_recent=1, als_recent=1, ease=0.5, sequential=4, linear_ar=2, genre=0.25)
+    new_user: SourceWeights = SourceWeights(popularity=0.25, popularity_recent=1, als_recent=1, ease=0.5, sequential=4, linear_ar=2, genre=0.25)
 
 # %% ../nbs/00_config.ipynb #baef48bc
-class HybridSettings(_Section):
+class HybridSettings(_SettingsGroup):
     "Weighted reciprocal-rank fusion of the sources."
     pool_size: int = Field(200, ge=1, le=5_000, description="candidates per user that the ranker sees")
     depth: int = Field(300, ge=1, le=5_000, description="how many items each source proposes; on ml-1m's validation 300 instead of 200 lift Recall@200 from .779 to .784, 500 to .785")
     rank_constant: float = Field(20.0, ge=0, description="the vote for rank r is weight / (rank_constant + r)")
     session_hours: float = Field(1.0, gt=0, description="a user whose last event is not older is in a session, else returning")
-    quotas: dict[Literal[SCORED], Annotated[int, Field(ge=0)]] = Field({}, description="so many first candidates of a source are in the pool whatever the votes")
+    quotas: dict[Literal[ALL_SOURCES], Annotated[int, Field(ge=0)]] = Field({}, description="so many first candidates of a source are in the pool whatever the votes")
     weights: WeightSettings = WeightSettings()
-    neural_weights: WeightSettings = WeightSettings(session=SourceWeights(als=1, als_recent=0.25, sequential=1, linear_ar=2, sasrec=4))  # in place of `weights` where the neural source is enabled
+    neural_weights: WeightSettings = WeightSettings(in_session=SourceWeights(als=1, als_recent=0.25, sequential=1, linear_ar=2, sasrec=4))  # in place of `weights` where the neural source is enabled
 
 # %% ../nbs/00_config.ipynb #4752ad6f
-class RankerSettings(_Section):
+class RankerSettings(_SettingsGroup):
     "Histogram gradient boosting (scikit-learn) for V1 and V2; small trees held up best on the validation parts of ml-1m and latest-small."
     learning_rate: float = Field(0.05, gt=0, le=1)
     max_iter: int = Field(100, ge=1, le=5_000, description="trees")
@@ -218,7 +218,7 @@ class RankerSettings(_Section):
     max_rows: int = Field(1_200_000, ge=1_000, description="training rows of a phase at most, for all versions; whole users are left out beyond it")
 
 # %% ../nbs/00_config.ipynb #c5ccb2df
-class RankerV3Settings(_Section):
+class RankerV3Settings(_SettingsGroup):
     "LambdaRank (LightGBM) for V3; chosen on the validation parts of ml-1m, trained on its tuning parts."
     trees: int = Field(200, ge=1, le=5_000)
     learning_rate: float = Field(0.04, gt=0, le=1)
@@ -229,7 +229,7 @@ class RankerV3Settings(_Section):
     truncation: int = Field(30, ge=1, description="pairs count if one of the two is among so many first")
 
 # %% ../nbs/00_config.ipynb #b5695cb1
-class DownloadSettings(_Section):
+class DownloadSettings(_SettingsGroup):
     "Fetching archives."
     url: str = Field("https://files.grouplens.org/datasets/movielens", pattern=r"^https?://", description="where <dataset>.zip and <dataset>.zip.md5 lie; may be a mirror")
     timeout: float = Field(30.0, gt=0, description="seconds without a byte after which a connection counts as broken")
@@ -237,7 +237,7 @@ class DownloadSettings(_Section):
     backoff: float = Field(1.0, ge=0, description="seconds to wait after the first failure; doubles with each")
 
 # %% ../nbs/00_config.ipynb #5c7fb4f1
-class ServiceSettings(_Section):
+class ServiceSettings(_SettingsGroup):
     "The REST API, and how it listens to people."
     host: str = Field("127.0.0.1", description="the interface it listens on; others than this machine should need a key")
     port: int = Field(8000, ge=0, le=65_535, description="0: any free one")
@@ -247,12 +247,12 @@ class ServiceSettings(_Section):
     max_history: int = Field(1_000, ge=1, description="films of a newcomer's history")
     rate: float = Field(1_000.0, gt=0, description="requests per second of one address, for each worker; twice as many in a burst")
     reload_seconds: float = Field(2.0, gt=0, description="how often to look whether a new run has landed")
-    ready: int = Field(10, ge=1, le=100, description="films that a run prepares for everybody; longer lists are made when they are asked for")
+    precomputed: int = Field(10, ge=1, le=100, description="films that a run prepares for everybody; longer lists are made when they are asked for")
     genre_share: float = Field(0.3, ge=0, le=1, description="of the similarity of two films: the rest is that of their ALS vectors")
     dislike_weight: float = Field(0.5, ge=0, le=1, description="how far likeness to a disliked film pushes away: 1 is the distance from the first to the last candidate")
 
 # %% ../nbs/00_config.ipynb #6395d14c
-class AppSettings(_Section):
+class AppSettings(_SettingsGroup):
     "The page that people look at."
     host: str = Field("127.0.0.1", description="the interface it is served on")
     port: int = Field(8866, ge=0, le=65_535, description="0: any free one")
@@ -261,7 +261,7 @@ class AppSettings(_Section):
     idle_minutes: float = Field(60.0, gt=0, description="a page that nobody has touched for so long lets its kernel go")
 
 # %% ../nbs/00_config.ipynb #aa91b94f
-class PostersSettings(_Section):
+class PostersSettings(_SettingsGroup):
     "Posters from The Movie Database (TMDB)."
     api_url: str = Field("https://api.themoviedb.org/3", pattern=r"^https?://", description="where films are asked for")
     image_url: str = Field("https://image.tmdb.org/t/p", pattern=r"^https?://", description="where <size>/<image> lies")
@@ -347,7 +347,7 @@ class Settings(BaseSettings):
     @property
     def sources(self) -> tuple[str, ...]:
         "The sources that are fitted."
-        return SCORED if self.sasrec.enabled else SOURCES
+        return ALL_SOURCES if self.sasrec.enabled else SOURCES
 
     @property
     def variant(self) -> str:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'TIERS', 'hits', 'user_metrics', 'coverage', 'times_shown', 'gini', 'novelty', 'popularity_percentile',
-           'popularity_shift', 'item_tiers', 'genre_diversity', 'miscalibration', 'serendipity']
+           'popularity_lift', 'item_tiers', 'genre_diversity', 'genre_miscalibration', 'serendipity']
 
 # %% ../nbs/04_metrics.ipynb #389043c3
 import numpy as np
@@ -81,7 +81,7 @@ def coverage(
     return float(np.count_nonzero(np.bincount(top[top >= 0])) / n_known)
 
 # %% ../nbs/04_metrics.ipynb #917d42bc
-def _shown(
+def _recommended(
     ranked: np.ndarray, # int, n × (at least k): item_idx; −1 = nothing
     k: int, # places
     n_items: int, # of the catalogue
@@ -99,7 +99,7 @@ def times_shown(
     k: int, # list length
 ) -> np.ndarray: # int64, one per known item, ascending: the Lorenz curve is its cumulative sum
     "How many of the lists show each known item in their first k places."
-    return np.sort(np.bincount(_shown(ranked, k, len(known)).indices, minlength=len(known))[known])
+    return np.sort(np.bincount(_recommended(ranked, k, len(known)).indices, minlength=len(known))[known])
 
 # %% ../nbs/04_metrics.ipynb #0fa8057d
 def gini(
@@ -130,7 +130,7 @@ def novelty(
 ) -> np.ndarray: # float64 per user, bits: 0 to log2(n_users); NaN for an empty list
     """Mean self-information of the items shown (Zhou et al. 2010). An item that nobody met counts as met by one, as its
     information would be infinite; one with more events than there are users counts as met by all."""
-    return _set_means(_shown(ranked, k, len(item_counts)), np.log2(n_users / np.clip(item_counts, 1, n_users)))
+    return _set_means(_recommended(ranked, k, len(item_counts)), np.log2(n_users / np.clip(item_counts, 1, n_users)))
 
 # %% ../nbs/04_metrics.ipynb #e85cb431
 def popularity_percentile(
@@ -143,7 +143,7 @@ def popularity_percentile(
     return percentile
 
 # %% ../nbs/04_metrics.ipynb #0b419023
-def popularity_shift(
+def popularity_lift(
     ranked: np.ndarray, # int, n × (at least k): item_idx; −1 = nothing
     history: sparse.csr_matrix, # n × n_items: an entry for each item the user had met, whatever its weight
     item_counts: np.ndarray, # int64, n_items: events of the history of all users
@@ -154,7 +154,7 @@ def popularity_shift(
     _top(ranked, k, history)
     percentile = popularity_percentile(item_counts)
     profiles = sparse.csr_matrix((np.ones(len(history.indices)), history.indices, history.indptr), shape=history.shape)
-    return _set_means(_shown(ranked, k, len(item_counts)), percentile) - _set_means(profiles, percentile)
+    return _set_means(_recommended(ranked, k, len(item_counts)), percentile) - _set_means(profiles, percentile)
 
 # %% ../nbs/04_metrics.ipynb #a6ddbc4d
 TIERS = ("head", "torso", "tail")
@@ -182,7 +182,7 @@ def genre_diversity(
     units = genres.toarray().astype(float)
     lengths = np.linalg.norm(units, axis=1, keepdims=True)
     np.divide(units, lengths, out=units, where=lengths > 0)
-    shown = _shown(ranked, k, genres.shape[0])
+    shown = _recommended(ranked, k, genres.shape[0])
     n, total = shown @ (lengths[:, 0] > 0).astype(float), shown @ units
     similarity = np.divide((total**2).sum(axis=1) - n, n * (n - 1), out=np.full(len(n), np.nan), where=n > 1)
     return np.clip(1 - similarity, 0, 1)
@@ -199,7 +199,7 @@ def _genre_shares(
     return np.divide(weight, total, out=np.full(weight.shape, np.nan), where=total > 0)
 
 # %% ../nbs/04_metrics.ipynb #2f1c8b50
-def miscalibration(
+def genre_miscalibration(
     ranked: np.ndarray, # int, n × (at least k): item_idx; −1 = nothing
     history: sparse.csr_matrix, # n × n_items: weights of what the user met, at least 0
     genres: sparse.csr_matrix, # n_items × n_genres: ones
@@ -208,7 +208,7 @@ def miscalibration(
 ) -> np.ndarray: # float64 per user, nats: 0 to −ln alpha; NaN where the list or the history has no genre
     "How far the genres of the list are from those of the history: C_KL of Steck 2018. Items without genres are left out."
     _top(ranked, k, history)
-    p, q = _genre_shares(history, genres), _genre_shares(_shown(ranked, k, genres.shape[0]), genres)
+    p, q = _genre_shares(history, genres), _genre_shares(_recommended(ranked, k, genres.shape[0]), genres)
     ratio = np.divide(p, (1 - alpha) * q + alpha * p, out=np.ones_like(p), where=p > 0)
     return np.maximum((p * np.log(ratio)).sum(axis=1), 0)
 
@@ -222,4 +222,4 @@ def serendipity(
     """Share of the k places that hold something relevant that the popularity list doesn't show in its first k. After Ge et
     al. 2010, who take as unexpected what a primitive model doesn't recommend."""
     top = _top(ranked, k, relevant)
-    return (hits(top, relevant) & ~hits(top, _shown(popular, k, relevant.shape[1]))).mean(axis=1)
+    return (hits(top, relevant) & ~hits(top, _recommended(popular, k, relevant.shape[1]))).mean(axis=1)

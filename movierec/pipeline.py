@@ -43,7 +43,7 @@ from movierec.stages import (
     _known_system,
     _system_of_run,
     build_rankers,
-    build_ready,
+    precompute,
     build_sources,
     datasets,
     open_data,
@@ -64,12 +64,12 @@ def run(
     def stage(name: str, make, *inputs, **options) -> Artifact:
         with progress.stage(name) as running, memory_limited(settings.memory_limit, spill):
             if "step" in options:
-                options["step"] = running.step
+                options["step"] = running.report
             return running.done(make(settings, *inputs, **options))
 
     if source is None and settings.dataset in CATALOGUE and not read_manifest(paths(settings).tables) and not any(place.exists() for place in paths(settings).archives()):
         with progress.stage(f"download {settings.dataset}") as running:
-            running.done(fetch(settings, running.step))
+            running.done(fetch(settings, running.report))
     tables = stage("ingest", ingest, source)
     data = stage("interactions", build_interactions, tables)
     results = {}
@@ -77,35 +77,35 @@ def run(
         split = stage(f"{protocol}: split", build_split, data, protocol)
         costs = {"ingest": tables, "interactions": data, "split": split}
         if "tuning" in PROTOCOL_CLASSES[protocol].phases:
-            costs["sources_for_tuning"] = earlier = stage(f"{protocol}: sources for tuning", build_sources, data, split, "tuning", step=None)
-            costs["sources_on_train"] = fitted = stage(f"{protocol}: sources on train", build_sources, data, split, "validation", step=None)
-            costs["rankers"] = rankers = stage(f"{protocol}: rankers", build_rankers, split, earlier, fitted, step=None)
-            costs["sources_on_train_and_validation"] = asked = stage(f"{protocol}: sources on train + validation", build_sources, data, split, "test", step=None)
+            costs["sources_for_tuning"] = earlier = stage(f"{protocol}: sources for tuning", build_sources, data, split, "tuning", report=None)
+            costs["sources_on_train"] = fitted = stage(f"{protocol}: sources on train", build_sources, data, split, "validation", report=None)
+            costs["rankers"] = rankers = stage(f"{protocol}: rankers", build_rankers, split, earlier, fitted, report=None)
+            costs["sources_on_train_and_validation"] = asked = stage(f"{protocol}: sources on train + validation", build_sources, data, split, "test", report=None)
         else:  # nothing is fitted twice, and no ranker can be trained
-            costs["sources_on_train"] = asked = stage(f"{protocol}: sources on train", build_sources, data, split, "validation", step=None)
+            costs["sources_on_train"] = asked = stage(f"{protocol}: sources on train", build_sources, data, split, "validation", report=None)
             rankers = None
-        costs["test_lists"] = lists = stage(f"{protocol}: test lists", build_lists, split, asked, rankers, step=None)
-        evaluation = stage(f"{protocol}: evaluation", build_evaluation, tables, data, split, rankers, lists, costs, step=None)
+        costs["test_lists"] = lists = stage(f"{protocol}: test lists", build_lists, split, asked, rankers, report=None)
+        evaluation = stage(f"{protocol}: evaluation", build_evaluation, tables, data, split, rankers, lists, costs, report=None)
         publish(settings, protocol, evaluation)
         keep_run(settings, evaluation)
         results[protocol] = read_results(evaluation)
     if not set(settings.protocols).isdisjoint(PROTOCOLS):  # the others only measure
         stage("feature tables", build_features, data)
         stage("histories to serve", build_histories, data)
-        serving = stage("sources on everything", build_sources, data, split, "serving", step=None)
+        serving = stage("sources on everything", build_sources, data, split, "serving", report=None)
         if (chosen := _default_protocol(settings)) in settings.protocols:
-            stage("everybody's list", build_ready, data, serving, Artifact(paths(settings).rankers(chosen), read_manifest(paths(settings).rankers(chosen)), built=False), step=None)
+            stage("everybody's list", precompute, data, serving, Artifact(paths(settings).rankers(chosen), read_manifest(paths(settings).rankers(chosen)), built=False), report=None)
     create_warehouse(settings, raw_tables(settings) | interaction_tables(settings) | feature_views(settings))
     return results
 
 # %% ../nbs/90_pipeline.ipynb #c1d6cc72
 def fetch(
     settings: Settings,
-    step: Callable[..., None], # told how far it is
+    report: Callable[..., None], # told how far it is
 ) -> Artifact: # the folder of raw archives; its manifest says what was fetched
     "Download the dataset's archive."
     def tell(done: int, total: int | None) -> None:
-        step("fetching", done / 1e6, total and total / 1e6, "MB")
+        report("fetching", done / 1e6, total and total / 1e6, "MB")
 
     started = perf_counter()
     archive = download(settings, settings.dataset, tell)
@@ -136,11 +136,11 @@ class RunLog(Progress):
         self.note("stage ends", stage=name, built=self._artifact.built, seconds=round(perf_counter() - started, 3), peak_memory_mb=peak, **facts)
         self.name, self.finished, self.peak_memory_mb = None, self.finished + 1, peak and max(peak, self.peak_memory_mb)
 
-    def step(self, text, done=None, total=None, unit=""):
+    def report(self, text, done=None, total=None, unit=""):
         if text != self._text:  # once, however often its count is told
-            self.note("step", stage=self.name, step=text, **({"total": total, "unit": unit} if total else {}))
+            self.note("step", stage=self.name, report=text, **({"total": total, "unit": unit} if total else {}))
         self._text = text
-        self._running.step(text, done, total, unit)
+        self._running.report(text, done, total, unit)
 
     def done(self, artifact):
         self._artifact = artifact
@@ -210,7 +210,7 @@ def compare(
     settings: Settings, # its `protocol` is one; its `relevant` says which events count
     systems: tuple[str, ...] = (), # which, in this order; default: all
     progress: Progress | None = None,
-) -> dict[str, Any]: # as in the results file, with `verdicts` among the systems chosen
+) -> dict[str, Any]: # as in the results file, with `significance` among the systems chosen
     "The results of some systems under a protocol, run if need be."
     for system in systems:
         _known_system(system)
@@ -228,7 +228,7 @@ def inventory(settings: Settings) -> pd.DataFrame: # one row per artifact: datas
     rows = []
     for name in datasets(settings):
         where = paths(settings.model_copy(update={"dataset": name}))
-        places = {"tables": where.tables, "interactions": where.interactions, "features": where.features, "histories": where.histories, "serving": where.serving, "lists to serve": where.ready}
+        places = {"tables": where.tables, "interactions": where.interactions, "features": where.features, "histories": where.histories, "serving": where.serving, "lists to serve": where.precomputed}
         for protocol in PROTOCOL_CLASSES:
             places |= {f"{protocol}: split": where.split(protocol), f"{protocol}: sources": where.sources(protocol, "test"),
                        f"{protocol}: rankers": where.rankers(protocol), f"{protocol}: test lists": where.lists(protocol),

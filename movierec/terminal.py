@@ -75,14 +75,14 @@ class TerminalProgress:
     "A line per stage: while it runs, what it does with a bar, a rate and the time left; then the time it took, or that it was up to date."
 
     def __init__(self):
-        self._shown, self._task, self._name, self._artifact, self._started = None, None, "", None, 0.0
+        self._recommended, self._task, self._name, self._artifact, self._started = None, None, "", None, 0.0
 
     @contextmanager
     def stage(self, name: str):
         self._name, self._artifact, self._started, self._task = name, None, time.perf_counter(), None
         column = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis"))
-        with Progress(SpinnerColumn(), column, _Bar(bar_width=24), _Pace(Column(no_wrap=True)), console=out, transient=True, disable=not out.is_terminal) as self._shown:
-            self.step("")
+        with Progress(SpinnerColumn(), column, _Bar(bar_width=24), _Pace(Column(no_wrap=True)), console=out, transient=True, disable=not out.is_terminal) as self._recommended:
+            self.report("")
             yield self
         if self._artifact.built:
             seconds = time.perf_counter() - self._started
@@ -90,19 +90,19 @@ class TerminalProgress:
         else:
             out.print(f"[dim]· {name:<48}   up to date[/]")
 
-    def step(self, text: str, done: float | None = None, total: float | None = None, unit: str = "") -> None:
+    def report(self, text: str, done: float | None = None, total: float | None = None, unit: str = "") -> None:
         doing = f"{self._name}: {text}" if text else self._name
         if (said := _told.get("doing")) != doing:
             _tell(doing=doing)
-        task = self._shown.tasks[0] if self._shown.tasks else None
+        task = self._recommended.tasks[0] if self._recommended.tasks else None
         if task is None or (total, unit) != (task.total, task.fields["unit"]) or (done or 0) < task.completed:  # something else is counted: the rate starts anew
             if task is not None:
-                self._shown.remove_task(task.id)
-            self._shown.add_task(f"{doing} …", total=total, completed=done or 0, unit=unit, started=self._started)
+                self._recommended.remove_task(task.id)
+            self._recommended.add_task(f"{doing} …", total=total, completed=done or 0, unit=unit, started=self._started)
         else:
-            self._shown.update(task.id, description=f"{doing} …", completed=done or 0)
+            self._recommended.update(task.id, description=f"{doing} …", completed=done or 0)
         if said != doing:
-            self._shown.refresh()  # before a native call that lets nothing be drawn
+            self._recommended.refresh()  # before a native call that lets nothing be drawn
 
     def done(self, artifact):
         self._artifact = artifact
@@ -138,20 +138,20 @@ def _summary(contents: dict[str, Any]) -> str:
 
 # %% ../nbs/91_terminal.ipynb #5f61e5c3
 def _results_table(results: dict[str, Any], marks: dict[str, dict[str, str]] | None = None) -> Table:
-    "The comparison of systems under one protocol; `marks` of a metric stand before its figures."
-    from movierec.evaluation.tables import with_interval
+    "The comparison of systems under one protocol; `significance_marks` of a metric stand before its figures."
+    from movierec.evaluation.tables import format_with_interval
 
     protocol, first = results["protocol"], next(iter(results["systems"].values()))
     headline, cutoffs = protocol["headline"], protocol["cutoffs"]
     others = [name for name in (f"recall@{cutoffs[-1]}", f"ndcg@{cutoffs[-1]}", f"coverage@{cutoffs[0]}") if name not in headline]  # all of them are in the csv
-    counted = "" if protocol["relevant"] == "liked" else ", every held-out event counts"
-    table = Table(title=f"{results['dataset']['name']}, {protocol['name']}, test, {first['n_users']:,} users{counted}", title_justify="left", box=None, pad_edge=False)
+    report_progress = "" if protocol["relevant"] == "liked" else ", every held-out event counts"
+    table = Table(title=f"{results['dataset']['name']}, {protocol['name']}, test, {first['n_users']:,} users{report_progress}", title_justify="left", box=None, pad_edge=False)
     table.add_column("system")
     for name in (*headline, *others):
         table.add_column(name, justify="right")
     for name in results["systems"]:
         system, best = results["systems"][name], name == results["best_on_validation"]
-        figures = (f"{marks[metric][name] if marks else ''} {with_interval(system, metric)}".lstrip() for metric in headline)
+        figures = (f"{marks[metric][name] if marks else ''} {format_with_interval(system, metric)}".lstrip() for metric in headline)
         table.add_row(f"{name} ◂" if best else name, *figures, *(f"{system[metric]:.3f}" for metric in others), style="bold" if best else None)
     return table
 

@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 
 from movierec.config import project_root
 from movierec.evaluation.plots import use_style
-from movierec.evaluation.tables import as_markdown, marks, with_interval
+from movierec.evaluation.tables import as_markdown, significance_marks, format_with_interval
 
 RESULTS = project_root() / "reports" / "results"
 DATASETS = ("ml-1m", "ml-latest-small")  # the one with enough users to tell systems apart comes first
@@ -30,7 +30,7 @@ def read_json(name: str) -> dict[str, Any]:  # {} if there is no such file
 def results_of(dataset: str) -> dict[str, dict]:  # file name without its ending → results
     """All evaluations of a data set that `movierec run` has written."""
     found = {file.stem: read_json(f"{dataset}/{file.name}") for file in sorted((RESULTS / dataset).glob("*.json"))}
-    return {name: results for name, results in found.items() if "verdicts" in results}
+    return {name: results for name, results in found.items() if "significance" in results}
 
 
 def measured(names: tuple[str, ...] = TIMELY, datasets: tuple[str, ...] = DATASETS) -> list[dict]:
@@ -83,10 +83,10 @@ def signed(change: float) -> str:
 def main_table(results: dict, systems: tuple[str, ...] | None = None) -> pd.DataFrame:
     """The headline with intervals and marks, what longer lists find, and how much of the catalogue is shown."""
     headline, (first, *_, longest) = results["protocol"]["headline"], results["protocol"]["cutoffs"]
-    marked = {metric: marks(results, metric) for metric in headline}
+    marked = {metric: significance_marks(results, metric) for metric in headline}
     others = [metric for metric in (f"recall@{longest}", f"coverage@{first}") if metric not in headline]
     rows = {name + (" ◂" if name == results["best_on_validation"] else ""):
-            {metric: f"{with_interval(system, metric)} {marked[metric][name]}".rstrip() for metric in headline} | {metric: system[metric] for metric in others}
+            {metric: f"{format_with_interval(system, metric)} {marked[metric][name]}".rstrip() for metric in headline} | {metric: system[metric] for metric in others}
             for name, system in results["systems"].items() if systems is None or name in systems}
     return pd.DataFrame(rows).T.rename_axis("system")
 

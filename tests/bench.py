@@ -222,7 +222,7 @@ def ours_genre(archive: Path, folder: Path):
 
 def ours_hybrid_fit(archive: Path, folder: Path):
     """All sources of the hybrid, fitted and saved."""
-    from movierec.artifacts import replacing
+    from movierec.artifacts import replace_atomically
     from movierec.retrieval.hybrid import make_hybrid
 
     interactions, items = _known(archive)
@@ -234,7 +234,7 @@ def ours_hybrid_fit(archive: Path, folder: Path):
             started = time.perf_counter()
             source.fit(interactions)
             seconds[name] = round(time.perf_counter() - started, 2)
-        with replacing(archive.parent / "hybrid") as temporary:
+        with replace_atomically(archive.parent / "hybrid") as temporary:
             hybrid.save(temporary)
         return {"fit_seconds": seconds}
 
@@ -269,8 +269,8 @@ def ours_ranker(archive: Path, folder: Path):
     """Ranker V3 as a run trains it: the pools and features of as many users as ranker.max_rows allows in each of two phases, and LambdaRank on them. The labels are made up: they change what is learnt, not what it costs."""
     import numpy as np
 
-    from movierec.parallel import in_threads
-    from movierec.artifacts import replacing
+    from movierec.parallel import map_threads
+    from movierec.artifacts import replace_atomically
     from movierec.ranking.ranker import train
     from movierec.ranking.training import TrainingSet
 
@@ -284,12 +284,12 @@ def ours_ranker(archive: Path, folder: Path):
 
     def work() -> dict:
         started = time.perf_counter()
-        items, features = (np.concatenate(parts) for parts in zip(*in_threads(part, range(0, len(users), 128)), strict=True))
+        items, features = (np.concatenate(parts) for parts in zip(*map_threads(part, range(0, len(users), 128)), strict=True))
         collected = time.perf_counter()
         labels = (items >= 0) & (np.random.default_rng(1).random(items.shape) < np.where(np.arange(items.shape[1]) < 20, 0.02, 0.002))
         ranker = train("ranked_v3", TrainingSet(users, items, features, labels), settings)
         done = time.perf_counter()
-        with replacing(archive.parent / "ranker") as temporary:
+        with replace_atomically(archive.parent / "ranker") as temporary:
             ranker.save(temporary)
         return {"users": len(users), "rows": int((items >= 0).sum()), "collecting_seconds": round(collected - started, 2), "training_seconds": round(done - collected, 2)}
 
@@ -300,9 +300,9 @@ def ours_rank(archive: Path, folder: Path):
     """Features and scores of V3 for 200 candidates of every user, all users asking at one moment, on all cores; the pools themselves are not counted."""
     import numpy as np
 
-    from movierec.parallel import in_threads
+    from movierec.parallel import map_threads
     from movierec.parallel import cores
-    from movierec.ranking.ranker import Ranker, reorder
+    from movierec.ranking.ranker import Ranker, rerank
 
     store, ranker = _store(archive), Ranker.load(archive.parent / "ranker")
     n, now = store.interactions.n_users, store.interactions.as_of
@@ -313,11 +313,11 @@ def ours_rank(archive: Path, folder: Path):
         there = pool.items >= 0
         scores = np.full(there.shape, -np.inf, np.float32)
         scores[there] = ranker.predict(store.matrix(pool, np.full(len(there), now))[there])
-        reorder(pool.items, scores, 50)
+        rerank(pool.items, scores, 50)
         return int(there.sum()), time.perf_counter() - started
 
     def work() -> dict:
-        rows, seconds = zip(*in_threads(part, range(0, n, 128)), strict=True)
+        rows, seconds = zip(*map_threads(part, range(0, n, 128)), strict=True)
         return {"users": n, "candidates": sum(rows), "seconds": sum(seconds) / cores()}
 
     return work

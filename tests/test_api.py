@@ -20,7 +20,7 @@ from conftest import tiny_settings, write_archive
 
 from movierec import pipeline
 from movierec.serving.api import create_app
-from movierec.serving.middleware import Buckets
+from movierec.serving.middleware import TokenBuckets
 from movierec.artifacts import paths
 from movierec.config import load_settings
 from movierec.serving.feedback import FeedbackLog
@@ -157,7 +157,7 @@ def test_films_and_histories(client, mine):
 def test_debug_shows_everything(client):
     debug = client.get("/recommend/user/9/debug", params={"k": 4}).json()
     assert [item["item_idx"] for item in debug["items"]] == [pick["item_idx"] for pick in client.get("/recommend/user/9", params={"k": 4}).json()["items"]]
-    assert {"sources", "pool", "features", "milliseconds", "situation", "as_of"} <= set(debug)
+    assert {"sources", "pool", "features", "milliseconds", "user_context", "as_of"} <= set(debug)
 
 
 def give(client, user, item, action, key=None):
@@ -225,7 +225,7 @@ def test_pages(client, mine):
     assert [card["item_idx"] for card in page["rows"][0]["items"]] == [pick["item_idx"] for pick in client.get("/recommend/user/11", params={"k": 6}).json()["items"]]
     first = page["rows"][0]["items"][0]
     reason = client.post("/why", json={"user_idx": 11, "item_idx": first["item_idx"]}).json()
-    assert reason["film"]["score"] == first["score"] and reason["film"]["rank"] == 1 and reason["driver"]
+    assert reason["film"]["score"] == first["score"] and reason["film"]["rank"] == 1 and reason["top_source"]
     newcomer = {"history": [{"item_idx": 3, "rating": 5}], "likes": [5], "dislikes": [first["item_idx"]]}
     shown = {card["item_idx"] for row in client.post("/home", json=newcomer).json()["rows"] for card in row["items"]}
     assert shown and not shown & {3, 5, first["item_idx"]}
@@ -291,7 +291,7 @@ def test_a_key_a_rate_and_a_size(mine):
 
 
 def test_buckets_forget_the_oldest():
-    buckets = Buckets(1, 2, most=3)
+    buckets = TokenBuckets(1, 2, most=3)
     for who in "abcd":
         assert [buckets.take(who, 0.0) for _ in range(3)] == [0.0, 0.0, 1.0]
     assert len(buckets._left) == 3 and buckets.take("a", 0.0) == 0.0
@@ -391,8 +391,8 @@ def test_two_workers_are_one_service(tiny_run, tmp_path):
             shown = [first in [pick["item_idx"] for pick in client.get("/recommend/user/1").json()["items"]] for _ in range(6)]
             assert shown == [bool(turn % 2)] * 6
         assert not any(give(client, 1, first, "dislike", "turn 0").json()["new"] for _ in range(6)), "a key is a key for both"
-        counted = [line for line in client.get("/metrics").text.splitlines() if line.startswith('movierec_requests_total{method="GET",route="/recommend/user/{user_idx}"')]
-        assert sum(float(line.split()[-1]) for line in counted) == 61, "the numbers of both"
+        report_progress = [line for line in client.get("/metrics").text.splitlines() if line.startswith('movierec_requests_total{method="GET",route="/recommend/user/{user_idx}"')]
+        assert sum(float(line.split()[-1]) for line in report_progress) == 61, "the numbers of both"
         process.terminate()
         assert process.wait(timeout=30) == 0
 

@@ -8,7 +8,7 @@ import pytest
 
 from movierec.app.client import ApiAway, ApiClient, ApiError
 from movierec.app.page import Page, api_url
-from movierec.app.session import Saying, Session, genre_ratings, moves, profile
+from movierec.app.session import SessionFeedback, Session, genre_ratings, moves, profile
 from movierec.config import load_settings
 
 
@@ -147,10 +147,10 @@ def test_what_is_kept_is_forgotten_with_the_model(api):
     assert [path for _, path, _ in api.calls].count("/users/3/history") == 1
     for query in range(300):
         client.search(f"film {query}")
-    assert len(client._kept) <= 200
-    client._kept["model"] = "m0"
+    assert len(client._cached_ranking) <= 200
+    client._cached_ranking["model"] = "m0"
     client.about()
-    assert client._kept == {"model": "m1"}
+    assert client._cached_ranking == {"model": "m1"}
 
 
 def test_the_key_and_the_address():
@@ -196,9 +196,9 @@ def test_moves():
 def test_saying_is_what_the_log_says():
     """The promise for an action is what `feedback.said` makes of it."""
     from movierec.serving.feedback import ACTIONS, said
-    from movierec.serving.service import Taste
+    from movierec.serving.service import UserFeedback
 
-    mine, theirs = Saying(), Taste()
+    mine, theirs = SessionFeedback(), UserFeedback()
     for moment in range(60):
         item, action = moment * 7 % 4, ACTIONS[moment * 5 % 6]
         mine, theirs = mine.after(film(item), action), said(theirs, item, action, moment)
@@ -358,7 +358,7 @@ def test_the_widget_shows_and_hears(api):
     first = [one["item_idx"] for one in page.rows[0]["items"]]
     page._hear(page, {"do": "say", "how": {"item": first[1], "action": "like"}, "number": 4}, [])
     assert page.rows[0]["items"][0]["item_idx"] == first[1] + 5 and page.saying["likes"][0]["item_idx"] == first[1] and sent == [{"done": 4}]
-    for message in ({"do": "__init__"}, {"do": "_forget", "how": {"user": 3}}, {}, {"do": "choose", "how": {"nobody": 1}}, {"do": "newcomer", "how": {"picked": [{}]}}, {"do": "newcomer", "how": {"hates": [3]}}, {"do": "newcomer", "how": {"likes": ["x"]}}, {"do": "wish", "how": {"volume": 11}}):
+    for message in ({"do": "__init__"}, {"do": "_forget", "how": {"user": 3}}, {}, {"do": "choose", "how": {"nobody": 1}}, {"do": "new_user", "how": {"picked": [{}]}}, {"do": "new_user", "how": {"hates": [3]}}, {"do": "new_user", "how": {"likes": ["x"]}}, {"do": "wish", "how": {"volume": 11}}):
         page._hear(page, message | {"number": 5}, [])
     assert len(sent) == 9 and json.dumps(page.session.state())
 

@@ -92,8 +92,8 @@ def site(copied, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with playwright.sync_playwright() as top_source:
+        chromium = top_source.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield chromium
         chromium.close()
 
@@ -108,7 +108,7 @@ class Seen:
 
     def open(self, url):
         self.page.goto(url, wait_until="commit")
-        self.ready()
+        self.precomputed()
         return self
 
     def ready(self):

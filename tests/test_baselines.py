@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from movierec.artifacts import read_arrays, write_arrays
-from movierec.parallel import memory_limited, release_memory, set_aside
+from movierec.parallel import memory_limited, release_memory, spill_to_disk
 from movierec.retrieval.als import ALS, ALSRecent
 from movierec.retrieval.item_item import ItemItem
-from movierec.retrieval.linalg import dense_product, gram, whole_numbers
+from movierec.retrieval.linalg import dense_product, gram, to_exact_integers
 from movierec.retrieval.popularity import Popularity, PopularityRecent
 from movierec.retrieval.recommender import top_k
 from movierec.config import ArtifactError, CANDIDATE_COLUMNS
@@ -47,13 +47,13 @@ def make_years(n_items=40):
 
 def everywhere(**weights):
     """The same weights in every situation."""
-    return dict.fromkeys(("session", "returning", "newcomer"), weights)
+    return dict.fromkeys(("in_session", "returning", "new_user"), weights)
 
 
 def systems():
-    return [Popularity(), PopularityRecent(20), PopularityRecent(2, least_events=1), PopularityRecent(half_life_days=10.0), ItemItem("cosine", 10), ItemItem("bm25", 40), ItemItem("tfidf", 40, last=3),
-            ItemItem("rp3beta", 10), ALS(factors=8), ALSRecent(last=5, als=ALS(factors=8)), EASE(5.0, least_events=1), EASE(5.0, max_items=20, last=4, least_events=1),
-            Sequential(3, smoothing=2.0), Sequential(neighbours=5), LinearAutoregression(regularization=3.0, least_events=1), LinearAutoregression((0.0, 0.5), 3.0, max_items=20, least_events=1),
+    return [Popularity(), PopularityRecent(20), PopularityRecent(2, min_events=1), PopularityRecent(half_life_days=10.0), ItemItem("cosine", 10), ItemItem("bm25", 40), ItemItem("tfidf", 40, last=3),
+            ItemItem("rp3beta", 10), ALS(factors=8), ALSRecent(last=5, als=ALS(factors=8)), EASE(5.0, min_events=1), EASE(5.0, max_items=20, last=4, min_events=1),
+            Sequential(3, smoothing=2.0), Sequential(neighbours=5), LinearAutoregression(regularization=3.0, min_events=1), LinearAutoregression((0.0, 0.5), 3.0, max_items=20, min_events=1),
             GenreNeighbours(30.0, item_genres=make_genres(), item_years=make_years()),
             Hybrid({"popularity": Popularity(), "als": ALS(factors=8)}, everywhere(popularity=0.5, als=1.0), 20),
             Hybrid({"popularity": Popularity(), "als": ALS(factors=8)}, everywhere(popularity=0.1, als=1.0), 20, quotas={"popularity": 8})]
@@ -160,7 +160,7 @@ def test_dense_product_is_the_sparse_one():
 def test_dot_products_of_whole_numbers_are_exact(seed, factors):
     rng = np.random.default_rng(seed)
     users, items = rng.standard_normal((5, factors)) * 10.0 ** rng.integers(-6, 6, (5, 1)), rng.standard_normal((9, factors))
-    (u, unit_u), (v, unit_v) = whole_numbers(users), whole_numbers(items, each=False)
+    (u, unit_u), (v, unit_v) = to_exact_integers(users), to_exact_integers(items, each=False)
     exact = [[sum(int(a) * int(b) for a, b in zip(x, y, strict=True)) for y in v] for x in u]
     assert (u @ v.T).tolist() == exact and max(abs(value) for row in exact for value in row) < 2**53
     length = np.linalg.norm(users, axis=1)[:, None] * np.linalg.norm(items, axis=1).max()  # one unit for all items: a small one is as exact as the largest
@@ -192,13 +192,13 @@ def test_memory_is_given_back_when_it_gets_scarce(tmp_path, monkeypatch):
 def test_large_arrays_are_set_aside_while_memory_is_limited(tmp_path):
     """They are what they were, lie in a file that no one has to remove, and small ones, or all without a limit, stay where they are."""
     large, small = np.arange(1_000_000.0).reshape(-1, 10), np.arange(5)
-    assert set_aside(large) is large
+    assert spill_to_disk(large) is large
     with memory_limited(1 << 60, tmp_path / "spill"):
-        aside = set_aside(large)
-        assert set_aside(small) is small and not aside.flags.writeable and not list((tmp_path / "spill").iterdir())
+        aside = spill_to_disk(large)
+        assert spill_to_disk(small) is small and not aside.flags.writeable and not list((tmp_path / "spill").iterdir())
         release_memory()
         assert np.array_equal(aside, large)
-    assert set_aside(large) is large and np.array_equal(aside, large)
+    assert spill_to_disk(large) is large and np.array_equal(aside, large)
 
 
 @names
@@ -210,9 +210,9 @@ def test_what_is_asked_is_what_is_scored(system):
     users, moments = np.arange(30), np.full(30, interactions.as_of)
     for when in (moments, moments - 86_400 * (np.arange(30) % 60)):
         scores = system.unseen_scores(users, when)
-        items, best, score_of = system.ask(users, 9, when)
-        for mine, plain in zip((items, best), top_k(scores, 9), strict=True):
-            assert np.array_equal(mine, plain)
+        items, best, score_of = system.retrieve(users, 9, when)
+        for mine, normalize_title in zip((items, best), top_k(scores, 9), strict=True):
+            assert np.array_equal(mine, normalize_title)
         assert np.array_equal(score_of(items), best), "−inf for item −1"
         others = np.tile(np.arange(40), (30, 1))
         unseen = interactions.csr(np.ones(len(interactions))).toarray() == 0
@@ -275,7 +275,7 @@ def test_item_item_is_the_cosine():
     assert np.allclose(model.similarity.toarray(), cosine, atol=1e-6)
     user, liked = 3, dense[3]
     items = model.top_k(np.array([user]), 5)[0][0]
-    for item, seed in zip(items, model.because(np.array([user]), items[None])[0], strict=True):
+    for item, seed in zip(items, model.seed_items(np.array([user]), items[None])[0], strict=True):
         assert seed == (liked * cosine[:, item]).argmax()
 
 
@@ -290,7 +290,7 @@ def test_item_item_keeps_the_nearest():
 
 def test_because_of_nothing():
     model = ItemItem("cosine", 5).fit(make_interactions())
-    assert model.because(np.array([29]), np.array([[0, 1]])).tolist() == [[-1, -1]]
+    assert model.seed_items(np.array([29]), np.array([[0, 1]])).tolist() == [[-1, -1]]
 
 
 def test_als_goes_on_from_earlier_vectors(tmp_path):
@@ -396,7 +396,7 @@ def test_a_quiet_window_grows():
     day = (interactions.as_of - 1 - interactions.timestamp) // 86_400
     for least in (1, 30, 100, 10_000):
         needed = next((n for n in range(2, int(day.max()) + 2) if (day < n).sum() >= least), int(day.max()) + 1)
-        scores = PopularityRecent(2, least_events=least).fit(interactions)._scores(np.array([0]), np.array([interactions.as_of]))[0]
+        scores = PopularityRecent(2, min_events=least).fit(interactions)._scores(np.array([0]), np.array([interactions.as_of]))[0]
         assert np.array_equal(np.where(np.isneginf(scores), 0, scores), np.bincount(interactions.item_idx[day < needed], minlength=40))
 
 
@@ -404,7 +404,7 @@ def guests_like(interactions, users) -> Interactions:
     """Some users' events as those of people nobody has met before."""
     rows, events = interactions.events_of(np.asarray(users))
     arrays = {name: getattr(interactions, name)[events] for name in ("item_idx", "rating", "confidence", "timestamp")}
-    return interactions.guests(Interactions(rows.astype(np.int32), **arrays, n_users=len(users), n_items=interactions.n_items, as_of=0))
+    return interactions.fold_in_users(Interactions(rows.astype(np.int32), **arrays, n_users=len(users), n_items=interactions.n_items, as_of=0))
 
 
 @names
@@ -414,8 +414,8 @@ def test_guests_get_what_users_with_their_histories_get(system):
     system.fit(interactions)
     asked = np.array([3, 29, 7])  # one of them without a history
     items, scores = system.top_k(asked, 10)
-    guests = system.fold_in(guests_like(interactions, asked))
-    theirs, their_scores = guests.top_k(np.arange(3), 10)
+    fold_in_users = system.fold_in(guests_like(interactions, asked))
+    theirs, their_scores = fold_in_users.top_k(np.arange(3), 10)
     if "als" in (system.name, *getattr(system, "sources", {})):  # implicit's last step for its users is a few steps of conjugate gradients, not an exact solution
         assert np.mean([len(np.intersect1d(a, b)) for a, b in zip(items[[0, 2]], theirs[[0, 2]], strict=True)]) >= 8
     else:
@@ -430,17 +430,17 @@ def test_als_guests_get_implicits_vector():
 
     interactions = make_interactions()
     als = ALS(factors=8, alpha=3.0, regularization=0.7).fit(interactions)
-    guests = guests_like(interactions, np.arange(30))
+    fold_in_users = guests_like(interactions, np.arange(30))
     theirs = AlternatingLeastSquares(factors=8, regularization=0.7)
     theirs.item_factors = als.item_factors
     weights = interactions.matrix.copy()
     weights.data = 1 + 3 * weights.data
-    assert als.fold_in(guests).user_factors == pytest.approx(theirs.recalculate_user(np.arange(30), weights), abs=1e-4)
+    assert als.fold_in(fold_in_users).user_factors == pytest.approx(theirs.recalculate_user(np.arange(30), weights), abs=1e-4)
 
 
 def test_what_guests_did_makes_no_item_known():
     interactions = make_interactions()
     new = Interactions(*(np.array([value], dtype) for value, dtype in ((0, np.int32), (39, np.int32), (5, np.float32), (2.5, np.float32), (10**9, np.int64))), 1, 40, 0)
-    guests = interactions.guests(new)
-    assert guests.item_counts is interactions.item_counts and guests.as_of == interactions.as_of
-    assert 39 in guests.unmet and guests.select(np.array([True])).item_counts is interactions.item_counts
+    fold_in_users = interactions.fold_in_users(new)
+    assert fold_in_users.item_counts is interactions.item_counts and fold_in_users.as_of == interactions.as_of
+    assert 39 in fold_in_users.unseen_items and fold_in_users.select(np.array([True])).item_counts is interactions.item_counts

@@ -15,8 +15,8 @@ import rich.progress
 from conftest import write_archive
 from rich.console import Console
 
-from movierec import cli, terminal
-from movierec.artifacts import Artifact, locked, paths, write_json
+from movierec import terminal
+from movierec.artifacts import Artifact, file_lock, paths, write_json
 from movierec.config import SOURCES, load_settings
 from movierec.data.tables import query
 
@@ -75,12 +75,12 @@ def test_ablate_and_tune(tiny_run):
     tables = {name: (folder / f"global-time-{name}.csv").read_text() for name in ("sources", "features", "learning-curve")}
     assert all(table.count("\n") > 3 for table in tables.values()) and tables["features"].startswith("\"validation, n = ")
     assert not list(folder.glob(".*.tmp"))
-    done = movierec("tune", *options(settings), "--protocol", "global-time", "--situation", "returning")
+    done = movierec("tune", *options(settings), "--protocol", "global-time", "--context", "returning")
     assert done.returncode == 0, done.stderr
     given = tomllib.loads(done.stdout)["hybrid"]["weights"]["returning"]
     assert tuple(given) == SOURCES and max(given.values()) > 0
     load_settings(hybrid={"weights": {"returning": given}})
-    fails(movierec("tune", *options(settings), "--situation", "retuning"), "no situation retuning (did you mean returning?)")
+    fails(movierec("tune", *options(settings), "--context", "retuning"), "no situation retuning (did you mean returning?)")
     fails(movierec("ablate", *options(settings), "--protocol", "all"), "no protocol all")
 
 
@@ -232,7 +232,7 @@ def test_a_stop_comes_through_any_native_call_and_the_next_run_goes_on(tmp_path)
         assert process.returncode == code and said.count("\n") == 1
         assert said.startswith('Stopped while at "global-time: sources for tuning: fitting ease"') and " run --source" in said
         assert not left(tmp_path)
-        with locked(work).acquire(timeout=0):  # it is free
+        with file_lock(work).acquire(timeout=0):  # it is free
             pass
         log = sorted((tmp_path / "logs" / "films").iterdir())[-1]
         last = json.loads(log.read_text().splitlines()[-1])
@@ -254,7 +254,7 @@ def test_whoever_works_ends_with_the_one_who_waits(tmp_path):
     process, _, _ = stuck(tmp_path, LETS_GO)
     process.kill()
     process.communicate()
-    with locked(paths(load_settings(dataset="films", data_dir=tmp_path / "data", reports_dir=tmp_path)).sources("global-time", "tuning")).acquire(timeout=50):
+    with file_lock(paths(load_settings(dataset="films", data_dir=tmp_path / "data", reports_dir=tmp_path)).sources("global-time", "tuning")).acquire(timeout=50):
         pass  # who held it is gone
 
 
@@ -273,9 +273,9 @@ def test_a_terminal_sees_how_many_how_fast_and_how_long_still(monkeypatch):
     monkeypatch.setattr(terminal, "out", Console(file=io.StringIO(), force_terminal=True, width=150, highlight=False))
     progress = terminal.TerminalProgress()
     with progress.stage("test lists") as running:
-        running.step("asking als", 0, 1_000, "users")
-        running.step("asking als", 250, 1_000, "users")
-        running.step("writing")
+        running.report("asking als", 0, 1_000, "users")
+        running.report("asking als", 250, 1_000, "users")
+        running.report("writing")
         running.done(Artifact(Path("lists"), {"contents": {"rows": {"lists": 5}}}, built=True))
     seen = terminal.out.file.getvalue()
     assert "test lists: asking als … " in seen and " of 1,000 users" in seen and "test lists: writing … " in seen and "━" in seen

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from movierec.artifacts import build, clear_up, open_artifact, read_manifest, replacing, write_json
+from movierec.artifacts import build, remove_leftovers, open_artifact, read_manifest, replace_atomically, write_json
 from movierec.config import ArtifactError, ConfigError, NotFoundError, SOURCES, load_settings
 
 
@@ -40,11 +40,11 @@ def test_file_named_by_the_environment(tmp_path, monkeypatch):
     ({"dataset": "../evil"}, "dataset = '../evil'"),
     ({"validation_quantile": 0.95}, "must rise"),
     ({"cutoffs": (10, 100)}, "cutoffs must rise and lie between 1 and list_size"),
-    ({"hybrid": {"weights": {"session": dict.fromkeys(SOURCES, 0)}}}, "one of the weights must be above 0"),
-    ({"hybrid": {"weights": {"session": {"als": float("nan")}}}}, "hybrid.weights.session.als"),
+    ({"hybrid": {"weights": {"in_session": dict.fromkeys(SOURCES, 0)}}}, "one of the weights must be above 0"),
+    ({"hybrid": {"weights": {"in_session": {"als": float("nan")}}}}, "hybrid.weights.session.als"),
     ({"half_life_days": float("inf")}, "half_life_days = inf"),
     ({"cutoffs": (20, 10)}, "cutoffs must rise"),
-    ({"hybrid": {"weights": {"newcomer": {"populrity": 1}}}}, "hybrid.weights.newcomer.populrity"),
+    ({"hybrid": {"weights": {"new_user": {"populrity": 1}}}}, "hybrid.weights.newcomer.populrity"),
 ])
 def test_wrong_settings_are_named(overrides, message):
     with pytest.raises(ConfigError, match=message):
@@ -53,7 +53,7 @@ def test_wrong_settings_are_named(overrides, message):
 
 def test_one_weight_can_be_set_alone(monkeypatch):
     monkeypatch.setenv("MOVIEREC_HYBRID__WEIGHTS__SESSION__ALS", "2")
-    weights = load_settings(hybrid={"weights": {"session": {"sequential": 0}}}).hybrid.weights.session
+    weights = load_settings(hybrid={"weights": {"in_session": {"sequential": 0}}}).hybrid.weights.session
     assert (weights.als, weights.sequential, weights.linear_ar) == (2, 0, 2)
 
 
@@ -107,7 +107,7 @@ def test_failed_build_leaves_the_old_artifact(tmp_path):
 def test_leftovers_of_a_killed_run_are_cleared(tmp_path):
     stale = tmp_path / ".artifact.99999.tmp"
     stale.mkdir()
-    with replacing(tmp_path / "artifact") as folder:
+    with replace_atomically(tmp_path / "artifact") as folder:
         (folder / "file").touch()
     assert not stale.exists() and (tmp_path / "artifact" / "file").exists()
 
@@ -178,7 +178,7 @@ def test_clearing_up_after_a_killed_process(tmp_path):
     (tmp_path / "a" / ".als.12.old.tmp" / "manifest.json").touch()
     (tmp_path / "a" / ".lists.12.tmp" / ".manifest.json.12.tmp").touch()
     (tmp_path / "a" / ".results.json.12.tmp").touch()
-    clear_up(tmp_path, 12)
+    remove_leftovers(tmp_path, 12)
     assert (tmp_path / "a" / "als" / "manifest.json").exists()
     assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_dir()} == {"a", "a/als", "b", "b/als", "b/.lists.112.tmp", "b/.lists.13.tmp"}
-    clear_up(tmp_path / "absent", 12)
+    remove_leftovers(tmp_path / "absent", 12)

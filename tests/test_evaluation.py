@@ -10,11 +10,11 @@ from scipy import sparse, stats
 
 from movierec.artifacts import paths
 from movierec.config import load_settings
-from movierec.evaluation.evaluate import Exam, ceilings, judge, verdict
+from movierec.evaluation.evaluate import EvaluationSet, candidate_recall, evaluate_system, compare_with_others
 from movierec.evaluation.lists import read_lists
 from movierec.evaluation.plots import plot_comparison
-from movierec.evaluation.results import of_users, read_results
-from movierec.evaluation.tables import as_markdown, comparison, comparison_text, marks
+from movierec.evaluation.results import per_user_metrics, read_results
+from movierec.evaluation.tables import as_markdown, comparison_table, comparison_text, significance_marks
 from movierec.data.holdout import Holdout, load_holdout
 from movierec.data.interactions import Interactions
 from movierec.metrics import item_tiers, user_metrics
@@ -28,7 +28,7 @@ def finished(request, tiny_run):
 
 
 def exam_of(settings, artifacts):
-    return Exam(load_holdout(artifacts["split"], "test"), settings.cutoffs, settings.warm_events, sparse.csr_matrix(np.eye(120, 3, dtype=np.float32)))
+    return EvaluationSet(load_holdout(artifacts["split"], "test"), settings.cutoffs, settings.warm_events, sparse.csr_matrix(np.eye(120, 3, dtype=np.float32)))
 
 
 def test_segments_part_the_users_and_the_relevant_events(finished):
@@ -49,11 +49,11 @@ def test_segments_part_the_users_and_the_relevant_events(finished):
 def test_figures_of_segments_against_a_loop(finished, system):
     settings, artifacts, results = finished
     exam = exam_of(settings, artifacts)
-    lists = read_lists(artifacts["lists"], system, exam.holdout.judged, 20)
+    lists = read_lists(artifacts["lists"], system, exam.holdout.evaluated_users, 20)
     tier, figures = item_tiers(exam.holdout.history.item_counts), results["systems"][system]["segments"]
     for number, name in enumerate(("head", "torso", "tail")):
         recalls = []
-        for row, user in enumerate(exam.holdout.judged):
+        for row, user in enumerate(exam.holdout.evaluated_users):
             wanted = [item for item in exam.holdout.relevant[[user]].indices if tier[item] == number]
             if wanted:
                 recalls.append(len(set(wanted) & set(lists[row, :10].tolist())) / len(wanted))
@@ -73,7 +73,7 @@ def test_figures_of_segments_against_a_loop(finished, system):
 
 def test_users_add_up_to_the_figures(finished):
     _, artifacts, results = finished
-    each = of_users(artifacts["evaluation"].path / "users.parquet", ["ndcg@5", "novelty@5"])
+    each = per_user_metrics(artifacts["evaluation"].path / "users.parquet", ["ndcg@5", "novelty@5"])
     for metric, table in each.items():
         assert table.index.tolist() == sorted(table.index) and set(table) == set(results["systems"])
         for name, value in table.mean().items():
@@ -83,7 +83,7 @@ def test_users_add_up_to_the_figures(finished):
 def test_the_bounds_of_figures_come_from_the_users_of_figures(finished):
     """The interval of NDCG in the file is that of a plain bootstrap with the same draws."""
     settings, artifacts, results = finished
-    values = of_users(artifacts["evaluation"].path / "users.parquet", ["ndcg@5"])["ndcg@5"]["als"].to_numpy()
+    values = per_user_metrics(artifacts["evaluation"].path / "users.parquet", ["ndcg@5"])["ndcg@5"]["als"].to_numpy()
     draws = np.random.default_rng(settings.seed)
     means = [values[draws.integers(0, len(values), len(values), dtype=np.int32)].mean() for _ in range(settings.bootstrap)]
     assert results["systems"]["als"]["ci95"]["ndcg@5"] == pytest.approx(np.quantile(means, [0.025, 0.975]))
@@ -93,20 +93,20 @@ def test_a_verdict_needs_more_than_a_higher_mean():
     settings, rng = load_settings(bootstrap=500), np.random.default_rng(0)
     base = rng.random(400)
     values = {"low": base - 0.2, "a little better": base + rng.normal(0.0002, 0.02, 400), "base": base}
-    said = verdict(values, settings)
-    assert said["of"] in ("base", "a little better") and not said["stands_out"]
-    assert said["against"]["low"]["p_holm"] < 0.05 < max(one["p_holm"] for one in said["against"].values())
-    clear = verdict(values | {"best": base + 0.05}, settings)
-    assert clear["of"] == "best" and clear["stands_out"]
-    assert not verdict(values | {"best": base + 0.05}, settings, of="base")["stands_out"], "not above every other"
-    assert verdict({"alone": base}, settings) == {"of": "alone", "against": {}, "stands_out": False}
+    said = compare_with_others(values, settings)
+    assert said["of"] in ("base", "a little better") and not said["significantly_best"]
+    assert said["versus"]["low"]["p_holm"] < 0.05 < max(one["p_holm"] for one in said["versus"].values())
+    clear = compare_with_others(values | {"best": base + 0.05}, settings)
+    assert clear["of"] == "best" and clear["significantly_best"]
+    assert not compare_with_others(values | {"best": base + 0.05}, settings, of="base")["significantly_best"], "not above every other"
+    assert compare_with_others({"alone": base}, settings) == {"of": "alone", "versus": {}, "significantly_best": False}
 
 
 def test_verdicts_agree_with_a_t_test_on_many_users():
     settings, rng = load_settings(bootstrap=2_000), np.random.default_rng(1)
     a, b = (rng.random(5_000) for _ in range(2))
     b += 0.012
-    said = verdict({"a": a, "b": b}, settings)["against"]["a"]
+    said = compare_with_others({"a": a, "b": b}, settings)["versus"]["a"]
     theirs = stats.ttest_rel(b, a)
     assert said["p_holm"] == pytest.approx(theirs.pvalue, abs=0.02)
     assert (said["low"], said["high"]) == pytest.approx(theirs.confidence_interval(0.95), abs=1e-3)
@@ -114,15 +114,15 @@ def test_verdicts_agree_with_a_t_test_on_many_users():
 
 def test_equal_systems_are_never_told_apart():
     settings, values = load_settings(), np.random.default_rng(0).random(50)
-    said = verdict({"one": values, "other": values.copy()}, settings)
-    assert not said["stands_out"] and next(iter(said["against"].values()))["p_holm"] == 1
+    said = compare_with_others({"one": values, "other": values.copy()}, settings)
+    assert not said["significantly_best"] and next(iter(said["versus"].values()))["p_holm"] == 1
 
 
 def test_marks():
-    results = {"systems": {"a": {}, "b": {}, "c": {}}, "verdicts": {"m": {"of": "a", "stands_out": True, "against": {}}, "n": {
-        "of": "b", "stands_out": False, "against": {"a": {"p_holm": 0.3}, "c": {"p_holm": 0.01}}}}}
-    assert marks(results, "m") == {"a": "★", "b": "", "c": ""}
-    assert marks(results, "n") == {"a": "≈", "b": "≈", "c": ""}
+    results = {"systems": {"a": {}, "b": {}, "c": {}}, "significance": {"m": {"of": "a", "significantly_best": True, "versus": {}}, "n": {
+        "of": "b", "significantly_best": False, "versus": {"a": {"p_holm": 0.3}, "c": {"p_holm": 0.01}}}}}
+    assert significance_marks(results, "m") == {"a": "★", "b": "", "c": ""}
+    assert significance_marks(results, "n") == {"a": "≈", "b": "≈", "c": ""}
 
 
 def by_hand():
@@ -131,17 +131,17 @@ def by_hand():
     events = Interactions(*column, 2, 6, 10)
     seen = Interactions(*(values[:0] for values in column), 2, 6, 9, population_counts=np.array([6, 1, 1, 1, 1, 1]))
     pools = pd.DataFrame({"user_idx": [0, 0, 1], "item_idx": [3, 4, 5], "hybrid": [1, 150, 0], "a": [5, 0, 0], "b": [7, 120, 0], "c": [0, 0, 300]})
-    return Exam(Holdout("test", seen, events, np.full(2, 9)), (10,), 5, sparse.csr_matrix((6, 1))), pools
+    return EvaluationSet(Holdout("test", seen, events, np.full(2, 9)), (10,), 5, sparse.csr_matrix((6, 1))), pools
 
 
 def test_ceilings_by_hand():
     exam, pools = by_hand()
-    said = ceilings(pools, exam, (100, 200, 500))
+    said = candidate_recall(pools, exam, (100, 200, 500))
     assert (said["n_users"], said["n_events"]) == (2, 3)
     assert said["recall"]["hybrid"] == {"100": 0.25, "200": 0.5, "500": 0.5} and said["recall"]["c"] == {"100": 0, "200": 0, "500": 0.5}
     assert said["overlap"]["a"] == {"a": 1, "b": 1, "c": 0} and said["overlap"]["b"]["a"] == 0.5
     assert said["alone"] == {"a": 0, "b": pytest.approx(1 / 3), "c": 0}
-    assert {tier: shares["200"] for tier, shares in said["by_tier"]["b"].items()} == {"torso": 1, "tail": 0.5}, "item 3 is torso, items 4 and 5 are tail"
+    assert {tier: category_shares["200"] for tier, category_shares in said["by_tier"]["b"].items()} == {"torso": 1, "tail": 0.5}, "item 3 is torso, items 4 and 5 are tail"
 
 
 def test_ceilings_are_at_least_what_lists_reach(finished):
@@ -160,20 +160,20 @@ def test_a_ceiling_of_all_users_is_the_recall_of_their_pools(finished):
     holdout = load_holdout(artifacts["split"], "test")
     protocol = artifacts["split"].manifest["contents"]["protocol"]
     hybrid = Hybrid.load(paths(settings).sources(protocol, "test"), holdout.history)
-    ease = hybrid.sources["ease"].top_k(holdout.judged, 100, holdout.as_of[holdout.judged])[0]
-    recall = user_metrics(ease, holdout.relevant[holdout.judged], (100,))["recall@100"].mean()
+    ease = hybrid.sources["ease"].top_k(holdout.evaluated_users, 100, holdout.as_of[holdout.evaluated_users])[0]
+    recall = user_metrics(ease, holdout.relevant[holdout.evaluated_users], (100,))["recall@100"].mean()
     assert results["pools"]["recall"]["ease"]["100"] == pytest.approx(recall)
 
 
 def test_pools_of_a_sample_are_of_so_many_users(finished):
-    from movierec.evaluation.lists import pool_places
+    from movierec.evaluation.lists import candidate_ranks
     from movierec.retrieval.hybrid import Hybrid
 
     settings, artifacts, _ = finished
     holdout = load_holdout(artifacts["split"], "test")
     hybrid = Hybrid.load(paths(settings).sources(artifacts["split"].manifest["contents"]["protocol"], "test"), holdout.history)
     few = settings.model_copy(update={"pool_users": 3})
-    some, every = pool_places(hybrid, holdout, few), pool_places(hybrid, holdout, settings)
+    some, every = candidate_ranks(hybrid, holdout, few), candidate_ranks(hybrid, holdout, settings)
     assert some["user_idx"].nunique() == 3
     pd.testing.assert_frame_equal(some, every[every["user_idx"].isin(some["user_idx"])].reset_index(drop=True))
 
@@ -182,7 +182,7 @@ def test_tables(finished):
     settings, artifacts, results = finished
     few = read_results(artifacts["evaluation"], ("als", "ease"), settings)
     assert list(few["systems"]) == ["als", "ease"] and few["protocol"] == results["protocol"]
-    table = comparison(results, segment="head")
+    table = comparison_table(results, segment="head")
     assert table.loc["als", "recall@10"] == results["systems"]["als"]["segments"]["head"]["recall@10"]
     text = as_markdown(comparison_text(few))
     assert [line.split(" | ")[0] for line in text.splitlines()] == ["| system", "| ---", "| als", "| ease"]
@@ -193,9 +193,9 @@ def test_tables(finished):
 
 def test_one_judgement_is_whoever_else_is_judged(finished):
     settings, artifacts, results = finished
-    exam = Exam(load_holdout(artifacts["split"], "test"), settings.cutoffs, settings.warm_events, sparse.csr_matrix(np.ones((120, 1), np.float32)))
+    exam = EvaluationSet(load_holdout(artifacts["split"], "test"), settings.cutoffs, settings.warm_events, sparse.csr_matrix(np.ones((120, 1), np.float32)))
     popular = read_lists(artifacts["lists"], "popularity", exam.holdout.users, 20)
-    own = judge(popular, popular, exam, settings, tuple(results["protocol"]["headline"])).figures
+    own = evaluate_system(popular, popular, exam, settings, tuple(results["protocol"]["headline"])).figures
     assert own["recall@5"] == results["systems"]["popularity"]["recall@5"] and own["ci95"]["recall@5"] == results["systems"]["popularity"]["ci95"]["recall@5"]
     assert own["serendipity@5"] == 0, "nothing in the popularity list is a surprise to it"
 

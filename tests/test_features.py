@@ -58,7 +58,7 @@ def store():
 
 
 def matrix_of(store, users, items, moments, features=V3_FEATURES):
-    return store.matrix(store.hybrid.origin(users, np.asarray(items, np.int32), moments), moments, features)
+    return store.matrix(store.hybrid.pool_of_items(users, np.asarray(items, np.int32), moments), moments, features)
 
 
 @given(st.integers(0, 100_000), st.sampled_from([0.5, 30.0, 10_000.0]))
@@ -110,7 +110,7 @@ def test_matrix_against_a_loop(store):
     users = np.array([3, 29, 8])
     items = np.array([[1, 39, -1], [0, 5, 6], [7, 7, 2]], np.int32)
     moments = np.array([interactions.as_of, 10**9 + 5 * 10**6, 10**9 + 5 * 10**6])
-    pool = store.hybrid.origin(users, items, moments)
+    pool = store.hybrid.pool_of_items(users, items, moments)
     matrix = store.matrix(pool, moments)
     assert matrix.shape == (3, 3, len(FEATURES)) and matrix.dtype == np.float32 and np.isnan(matrix[0, 2]).all()
     unit = lambda v: v / np.linalg.norm(v) if np.linalg.norm(v) else v  # noqa: E731
@@ -134,7 +134,7 @@ def test_matrix_against_a_loop(store):
                         "item_mean_conf": (interactions.confidence[theirs].sum() + 5) / (theirs.sum() + 5),
                         "item_trend": np.log(((age <= 7).sum() + 1) / 14 / (((age <= 30).sum() + 1) / 37)),
                         "user_events_week": (own & (interactions.timestamp >= moment - 7 * DAY)).sum(), "hour_of_day": moment // 3600 % 24,
-                        "n_sources": sum(int(rank[row, place] > 0) for rank in pool.ranks.values()), "votes_rank": place + 1}
+                        "n_sources": sum(int(rank[row, place] > 0) for rank in pool.ranks.values()), "fused_rank": place + 1}
             if len(mine):
                 fame = np.log1p([((interactions.item_idx == other) & (interactions.timestamp < moment)).sum() for other in mine])
                 expected |= {"popularity_gap_1": np.log1p(theirs.sum()) - fame[-1], "popularity_gap_20": np.log1p(theirs.sum()) - fame.mean(),
@@ -158,7 +158,7 @@ def test_some_columns_are_those_of_the_whole(store):
     users, moments = np.arange(30), np.full(30, store.interactions.as_of)
     pool = store.hybrid.pool(users, moments)
     whole = store.matrix(pool, moments)
-    for names in (V1_FEATURES, V2_FEATURES, ("lift_5", "user_interactions"), ("votes",), ("user_item_decade_aff",)):
+    for names in (V1_FEATURES, V2_FEATURES, ("lift_5", "user_interactions"), ("fused_score",), ("user_item_decade_aff",)):
         assert np.array_equal(store.matrix(pool, moments, names), whole[:, :, [V3_FEATURES.index(name) for name in names]], equal_nan=True)
 
 
@@ -181,7 +181,7 @@ def test_events_after_the_moment_change_nothing():
     later = interactions.timestamp > middle
     hybrid = fitted(interactions.select(~later))
     users, items, moments = np.arange(30), np.random.default_rng(0).integers(0, 40, (30, 10)).astype(np.int32), np.full(30, middle)
-    pool = hybrid.origin(users, items, moments)
+    pool = hybrid.pool_of_items(users, items, moments)
     before = FeatureStore(hybrid, 30.0).matrix(pool, moments)
     assert np.isfinite(before[:29]).mean() > 0.6
     moved = replace(interactions, timestamp=interactions.timestamp + later * 1_000 * DAY, confidence=np.where(later, np.float32(99), interactions.confidence),
@@ -209,7 +209,7 @@ def test_sources_that_are_not_there_are_unknown_and_newcomers_are_described(stor
 def test_where_there_is_nothing_to_look_at_stands_the_declared_default(store):
     """A user and an item that nobody has met: whatever isn't about the request or the catalogue is its default."""
     matrix = matrix_of(store, np.array([29]), [[38]], np.array([store.interactions.as_of]))[0, 0]
-    given = {"item_genre_count", "item_year", "hour_of_day", "situation", "votes_rank"}
+    given = {"item_genre_count", "item_year", "hour_of_day", "user_context", "fused_rank"}
     for feature, value in zip(FEATURES, matrix, strict=True):
         if feature.name not in given:
             np.testing.assert_allclose(value, feature.default, rtol=1e-6, err_msg=feature.name)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from movierec.serving import feedback
 from movierec.config import DataError, NotFoundError
 from movierec.serving.feedback import ACTIONS, Feedback, FeedbackLog, LiveService, said
-from movierec.serving.service import RecommenderService, Taste
+from movierec.serving.service import RecommenderService, UserFeedback
 
 USERS, MOVIES = np.arange(100) * 3, np.arange(50) * 7
 
@@ -29,19 +29,19 @@ def make_log(tmp_path):
 
 
 def test_what_actions_mean():
-    taste = said(said(Taste(), 1, "like", 10), 2, "like", 11)
-    assert said(taste, 1, "like", 12) == Taste(likes={2: 11, 1: 12}) and list(said(taste, 1, "like", 12).likes) == [2, 1], "the last one is the freshest"
-    assert said(taste, 1, "dislike", 12) == Taste({2: 11}, {1: 12}), "nobody likes and dislikes at once"
-    assert said(said(taste, 1, "dislike", 12), 1, "like", 13) == Taste({2: 11, 1: 13})
-    assert said(taste, 1, "save", 12) == Taste({1: 10, 2: 11}, {}, {1: 12}), "saving is no opinion"
+    taste = said(said(UserFeedback(), 1, "like", 10), 2, "like", 11)
+    assert said(taste, 1, "like", 12) == UserFeedback(likes={2: 11, 1: 12}) and list(said(taste, 1, "like", 12).likes) == [2, 1], "the last one is the freshest"
+    assert said(taste, 1, "dislike", 12) == UserFeedback({2: 11}, {1: 12}), "nobody likes and dislikes at once"
+    assert said(said(taste, 1, "dislike", 12), 1, "like", 13) == UserFeedback({2: 11, 1: 13})
+    assert said(taste, 1, "save", 12) == UserFeedback({1: 10, 2: 11}, {}, {1: 12}), "saving is no opinion"
     for kind in ("like", "dislike", "save"):
-        assert said(said(Taste(), 5, kind, 1), 5, f"un{kind}", 2) == Taste() == said(Taste(), 5, f"un{kind}", 2)
-    assert taste == Taste({1: 10, 2: 11}), "a taste never changes"
+        assert said(said(UserFeedback(), 5, kind, 1), 5, f"un{kind}", 2) == UserFeedback() == said(UserFeedback(), 5, f"un{kind}", 2)
+    assert taste == UserFeedback({1: 10, 2: 11}), "a taste never changes"
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(ACTIONS)), max_size=30))
 def test_the_last_word_on_a_film_counts(actions):
-    taste = Taste()
+    taste = UserFeedback()
     for moment, (item, action) in enumerate(actions):
         taste = said(taste, item, action, moment)
     for item in range(4):
@@ -56,10 +56,10 @@ def test_the_last_word_on_a_film_counts(actions):
 
 def test_what_is_written_is_read_by_others_and_after_a_restart(tmp_path):
     first, second = make_log(tmp_path), make_log(tmp_path)
-    assert first.add(Feedback(4, 6, "like", 100, "a")) == (Taste({6: 100}), True)
-    assert second.taste(4) == Taste()
+    assert first.add(Feedback(4, 6, "like", 100, "a")) == (UserFeedback({6: 100}), True)
+    assert second.taste(4) == UserFeedback()
     second.refresh()
-    assert second.taste(4) == make_log(tmp_path).taste(4) == Taste({6: 100}) and second.taste(5) == Taste()
+    assert second.taste(4) == make_log(tmp_path).taste(4) == UserFeedback({6: 100}) and second.taste(5) == UserFeedback()
     assert json.loads(first.file.read_text()) == {"time": 100, "userId": 12, "movieId": 42, "action": "like", "user_idx": 4, "item_idx": 6, "key": "a"}
     assert first.file.stat().st_mode & 0o077 == 0, "what people like is nobody else's business"
 
@@ -67,14 +67,14 @@ def test_what_is_written_is_read_by_others_and_after_a_restart(tmp_path):
 def test_a_key_counts_once_in_all_processes_and_after_a_restart(tmp_path):
     first, second = make_log(tmp_path), make_log(tmp_path)
     first.add(Feedback(1, 2, "save", 100, "k"))
-    assert second.add(Feedback(1, 2, "save", 200, "k")) == (Taste(saves={2: 100}), False)
+    assert second.add(Feedback(1, 2, "save", 200, "k")) == (UserFeedback(saves={2: 100}), False)
     assert make_log(tmp_path).add(Feedback(1, 2, "save", 300, "k"))[1] is False and first.file.read_bytes().count(b"\n") == 1
     for other in (Feedback(1, 3, "save", 100, "k"), Feedback(1, 2, "like", 100, "k")):
         with pytest.raises(DataError, match="the key 'k' was used before, for save of item 2"):
             second.add(other)
     assert second.add(Feedback(2, 3, "save", 100, "k"))[1], "another user's key is another key"
     second.add(Feedback(1, 2, "unsave", 150))
-    assert second.add(Feedback(1, 2, "save", 100, "k")) == (Taste(), False), "a late repetition changes nothing"
+    assert second.add(Feedback(1, 2, "save", 100, "k")) == (UserFeedback(), False), "a late repetition changes nothing"
 
 
 def test_a_torn_last_line_is_skipped_and_reported(tmp_path):
@@ -84,7 +84,7 @@ def test_a_torn_last_line_is_skipped_and_reported(tmp_path):
     for cut in range(1, len(whole)):
         log.file.write_bytes(whole + whole[:-cut])
         again = make_log(tmp_path)
-        assert again.taste(1) == Taste({1: 10}) and again.skipped == 1 and again.lines == 1
+        assert again.taste(1) == UserFeedback({1: 10}) and again.skipped == 1 and again.lines == 1
         again.add(Feedback(1, 2, "like", 20))
         for reader in (again, make_log(tmp_path)):
             assert reader.taste(1).likes == {1: 10, 2: 20} and reader.lines == 3
@@ -101,22 +101,22 @@ def test_lines_that_make_no_sense_are_skipped(tmp_path, line):
     with log.file.open("ab") as file:
         file.write(line + b"\n")
     log.add(Feedback(1, 2, "like", 20))
-    assert log.taste(1) == Taste({1: 10, 2: 20}) == make_log(tmp_path).taste(1) and log.skipped == 1 and log.problems[0].startswith("line 2: ")
+    assert log.taste(1) == UserFeedback({1: 10, 2: 20}) == make_log(tmp_path).taste(1) and log.skipped == 1 and log.problems[0].startswith("line 2: ")
 
 
 def test_feedback_survives_new_indices(tmp_path):
     """The dataset grows, and everybody gets another index: what counts are the dataset's own ids."""
     make_log(tmp_path).add(Feedback(4, 6, "like", 100))
     log = FeedbackLog(tmp_path / "ui_feedback.jsonl", np.sort(np.append(USERS, 1)), np.sort(np.append(MOVIES, [1, 2])))
-    assert log.taste(5) == Taste({8: 100}) and log.taste(4) == Taste()
+    assert log.taste(5) == UserFeedback({8: 100}) and log.taste(4) == UserFeedback()
     log = FeedbackLog(tmp_path / "ui_feedback.jsonl", USERS, MOVIES[7:])
-    assert log.taste(4) == Taste() and log.skipped == 1
+    assert log.taste(4) == UserFeedback() and log.skipped == 1
 
 
 def test_ids_may_be_text(tmp_path):
     users = np.array(["ann", "bob"], dtype=object)
     FeedbackLog(tmp_path / "log", users, MOVIES).add(Feedback(1, 3, "dislike", 5))
-    assert FeedbackLog(tmp_path / "log", users, MOVIES).taste(1) == Taste(dislikes={3: 5})
+    assert FeedbackLog(tmp_path / "log", users, MOVIES).taste(1) == UserFeedback(dislikes={3: 5})
 
 
 def test_another_file_by_that_name(tmp_path):
@@ -124,12 +124,12 @@ def test_another_file_by_that_name(tmp_path):
     log.add(Feedback(1, 1, "like", 10))
     log.file.rename(tmp_path / "old")
     log.refresh()
-    assert log.taste(1) == Taste()
+    assert log.taste(1) == UserFeedback()
     log.add(Feedback(2, 2, "like", 20))
-    assert log.taste(1) == Taste() and log.taste(2) == Taste({2: 20})
+    assert log.taste(1) == UserFeedback() and log.taste(2) == UserFeedback({2: 20})
     (tmp_path / "old").replace(log.file)
     log.refresh()
-    assert log.taste(1) == Taste({1: 10}) and log.taste(2) == Taste()
+    assert log.taste(1) == UserFeedback({1: 10}) and log.taste(2) == UserFeedback()
 
 
 def test_it_is_on_the_disk_before_anybody_hears_of_it(tmp_path, monkeypatch):
@@ -157,7 +157,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
         patched.setattr(feedback.os, "write", full)
         with pytest.raises(OSError, match="No space left"):
             log.add(Feedback(1, 2, "like", 20))
-    assert log.file.read_bytes() == before and log.taste(1) == Taste({1: 10})
+    assert log.file.read_bytes() == before and log.taste(1) == UserFeedback({1: 10})
     log.add(Feedback(1, 2, "like", 20))
     assert log.skipped == 0 and log.taste(1).likes == {1: 10, 2: 20}
 
@@ -233,7 +233,7 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path):
         for one, lines in enumerate(heard):
             assert {f"{4 * turn + one}-{line.strip()}" for line in lines if line.strip()} <= kept
     log.add(Feedback(99, 1, "like", 1))
-    assert FeedbackLog(file, USERS, MOVIES).taste(99) == Taste({1: 1}), "and the log goes on"
+    assert FeedbackLog(file, USERS, MOVIES).taste(99) == UserFeedback({1: 1}), "and the log goes on"
 
 
 @pytest.fixture(scope="module")

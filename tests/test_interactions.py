@@ -114,14 +114,14 @@ def test_relevant_is_liked_known_and_unseen(tiny):
     assert set(zip(rows.tolist(), columns.tolist(), strict=True)) == expected
     counts = holdout.counts()
     assert counts["held_out_events"] == counts["relevant_events"] + counts["without_confidence"] + counts["item_not_in_history"] + counts["already_seen"]
-    assert holdout.judged.tolist() == sorted({u for u, _ in expected})
+    assert holdout.evaluated_users.tolist() == sorted({u for u, _ in expected})
 
 
 def test_every_held_out_event_counts_if_asked(tiny):
     settings, _, data = tiny
     split = build_split(settings, data, "leave-last-out")
     liked, every = load_holdout(split, "test"), load_holdout(split, "test", "all")
-    assert len(every.judged) == every.relevant.nnz == len(every.events) > liked.relevant.nnz
+    assert len(every.evaluated_users) == every.relevant.nnz == len(every.events) > liked.relevant.nnz
     assert every.counts()["without_confidence"] == 0 and every.counts()["relevant_events"] == len(every.events)
     assert (liked.relevant - liked.relevant.multiply(every.relevant)).nnz == 0
 
@@ -244,4 +244,4 @@ def test_what_was_seen_or_met_by_nobody_is_not_relevant(history, events, relevan
 
     holdout = Holdout("test", interactions(history), interactions(events), np.zeros(3, np.int64))
     assert list(zip(*(place.tolist() for place in holdout.relevant.nonzero()), strict=True)) == relevant
-    assert holdout.judged.tolist() == sorted({user for user, _ in relevant})
+    assert holdout.evaluated_users.tolist() == sorted({user for user, _ in relevant})

@@ -16,10 +16,10 @@ from movierec.metrics import (
     gini,
     hits,
     item_tiers,
-    miscalibration,
+    genre_miscalibration,
     novelty,
     popularity_percentile,
-    popularity_shift,
+    popularity_lift,
     serendipity,
     times_shown,
     user_metrics,
@@ -120,22 +120,22 @@ def test_impossible_requests_are_errors():
 def test_lists_of_other_users_or_another_catalogue_are_errors():
     """Indices beyond the catalogue would be read as another user's items, or as memory beyond an array."""
     rows, genres, counts = sparse.csr_matrix(np.ones((2, 3))), sparse.csr_matrix(np.ones((3, 2))), np.ones(3, int)
-    for judge in (lambda lists: hits(lists, rows), lambda lists: user_metrics(lists, rows, (1,)),
-                  lambda lists: serendipity(lists, rows, lists, 1), lambda lists: miscalibration(lists, rows, genres, 1),
-                  lambda lists: popularity_shift(lists, rows, counts, 1)):
+    for evaluate_system in (lambda lists: hits(lists, rows), lambda lists: user_metrics(lists, rows, (1,)),
+                  lambda lists: serendipity(lists, rows, lists, 1), lambda lists: genre_miscalibration(lists, rows, genres, 1),
+                  lambda lists: popularity_lift(lists, rows, counts, 1)):
         for users in (1, 3):
             with pytest.raises(ValueError, match=f"lists of {users} users can't be judged by what is known of 2"):
-                judge(np.zeros((users, 1), int))
+                evaluate_system(np.zeros((users, 1), int))
         with pytest.raises(ValueError, match="item 3 is not one of the 3"):
-            judge(np.array([[0], [3]]))
-    for judge in (lambda lists: novelty(lists, counts, 5, 1), lambda lists: genre_diversity(lists, genres, 1), lambda lists: gini(lists, counts > 0, 1)):
+            evaluate_system(np.array([[0], [3]]))
+    for evaluate_system in (lambda lists: novelty(lists, counts, 5, 1), lambda lists: genre_diversity(lists, genres, 1), lambda lists: gini(lists, counts > 0, 1)):
         with pytest.raises(ValueError, match="item 3 is not one of the 3"):
-            judge(np.array([[0], [3]]))
-    for judge in (lambda lists: novelty(lists, counts, 5, 2), lambda lists: genre_diversity(lists, genres, 2), lambda lists: gini(lists, counts > 0, 2),
+            evaluate_system(np.array([[0], [3]]))
+    for evaluate_system in (lambda lists: novelty(lists, counts, 5, 2), lambda lists: genre_diversity(lists, genres, 2), lambda lists: gini(lists, counts > 0, 2),
                   lambda lists: serendipity(np.zeros((2, 2), int), rows, lists, 2), lambda lists: serendipity(lists, rows, np.zeros((2, 2), int), 2),
-                  lambda lists: popularity_shift(lists, rows, counts, 2), lambda lists: miscalibration(lists, rows, genres, 2)):
+                  lambda lists: popularity_lift(lists, rows, counts, 2), lambda lists: genre_miscalibration(lists, rows, genres, 2)):
         with pytest.raises(ValueError, match="lists of 1 can't be judged at 2"):
-            judge(np.zeros((2, 1), int))
+            evaluate_system(np.zeros((2, 1), int))
 
 
 def test_coverage():
@@ -178,7 +178,7 @@ def test_novelty_and_popularity_against_a_plain_loop(seed):
         surprise.append(np.mean([-np.log2(max(counts[i], 1) / len(ranked)) for i in items]) if len(items) else np.nan)
         shift.append(percentile[items].mean() - percentile[profile].mean() if len(items) and len(profile) else np.nan)
     same(novelty(ranked, counts, len(ranked), 5), surprise)
-    same(popularity_shift(ranked, history, counts, 5), shift)
+    same(popularity_lift(ranked, history, counts, 5), shift)
 
 
 @seeds
@@ -199,7 +199,7 @@ def test_genre_diversity_against_scikit_learn(seed):
 def test_miscalibration_against_scipy(seed):
     ranked, history, genres, _ = beyond_case(seed)
 
-    def shares(items, weights):
+    def category_shares(items, weights):
         total = np.zeros(genres.shape[1])
         for item, weight in zip(items, weights, strict=True):
             kinds = genres[[item]].indices
@@ -209,9 +209,9 @@ def test_miscalibration_against_scipy(seed):
     expected = []
     for u, row in enumerate(ranked):
         items = row[:6][row[:6] >= 0]
-        p, q = shares(history[[u]].indices, history[[u]].data.astype(float)), shares(items, np.ones(len(items)))
+        p, q = category_shares(history[[u]].indices, history[[u]].data.astype(float)), category_shares(items, np.ones(len(items)))
         expected.append(np.nan if p is None or q is None else entropy(p, 0.9 * q + 0.1 * p))
-    same(miscalibration(ranked, history, genres, 6, alpha=0.1), expected)
+    same(genre_miscalibration(ranked, history, genres, 6, alpha=0.1), expected)
 
 
 @seeds
@@ -248,7 +248,7 @@ def test_gini_counts_known_items_only():
 
 def test_an_empty_list_has_no_character_but_scores_no_surprise():
     history, genres, counts = sparse.csr_matrix(np.ones((1, 4))), sparse.csr_matrix(np.ones((4, 2))), np.ones(4, int)
-    for value in (novelty(EMPTY, counts, 3, 3), popularity_shift(EMPTY, history, counts, 3), genre_diversity(EMPTY, genres, 3), miscalibration(EMPTY, history, genres, 3)):
+    for value in (novelty(EMPTY, counts, 3, 3), popularity_lift(EMPTY, history, counts, 3), genre_diversity(EMPTY, genres, 3), genre_miscalibration(EMPTY, history, genres, 3)):
         assert np.isnan(value).tolist() == [True]
     assert serendipity(EMPTY, history, EMPTY, 3).tolist() == [0]
 
@@ -271,15 +271,15 @@ def test_items_without_genres_say_nothing():
     lists = np.array([[0, 2, 3], [0, 1, 2]])
     assert np.isnan(genre_diversity(np.array([[2, 3, 0]]), genres, 3)).all()
     assert genre_diversity(np.array([[2, 1, 0]]), genres, 3).tolist() == [1]
-    same(miscalibration(lists, history, genres, 3), [0, np.nan])
+    same(genre_miscalibration(lists, history, genres, 3), [0, np.nan])
 
 
 def test_watching_counts_for_popularity_whatever_its_weight():
     """A film watched and disliked is stored with weight 0: it belongs to the profile of popularity, not to that of taste."""
     history = sparse.csr_matrix((np.array([0.0, 2.0]), np.array([0, 1]), np.array([0, 2])), shape=(1, 3))
     genres, counts = sparse.csr_matrix(np.eye(3)), np.array([3, 2, 1])
-    assert popularity_shift(np.array([[0, 1]]), history, counts, 2).tolist() == [0]
-    same(miscalibration(np.array([[1, 1]]), history, genres, 2), [0])
+    assert popularity_lift(np.array([[0, 1]]), history, counts, 2).tolist() == [0]
+    same(genre_miscalibration(np.array([[1, 1]]), history, genres, 2), [0])
 
 
 @seeds
@@ -290,7 +290,7 @@ def test_showing_the_history_again_is_in_tune(seed):
     lists = np.full((history.shape[0], 25), -1)
     for u, row in enumerate(lists):
         row[: history.indptr[u + 1] - history.indptr[u]] = history[[u]].indices
-    for value in (popularity_shift(lists, history, counts, 25), miscalibration(lists, history, genres, 25)):
+    for value in (popularity_lift(lists, history, counts, 25), genre_miscalibration(lists, history, genres, 25)):
         assert np.nanmax(np.abs(value), initial=0) == pytest.approx(0, abs=1e-12)
 
 

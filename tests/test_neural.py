@@ -116,8 +116,8 @@ def test_guests_get_what_users_with_their_histories_get(model, interactions):
     users = np.array([5, 2, 9])
     rows, events = interactions.events_of(users)
     arrays = {name: getattr(interactions, name)[events] for name in ("item_idx", "rating", "confidence", "timestamp")}
-    guests = interactions.guests(Interactions(rows.astype(np.int32), **arrays, n_users=3, n_items=interactions.n_items, as_of=0))
-    for ours, theirs in zip(model.fold_in(guests).top_k(np.arange(3), 7), model.top_k(users, 7), strict=True):
+    fold_in_users = interactions.fold_in_users(Interactions(rows.astype(np.int32), **arrays, n_users=3, n_items=interactions.n_items, as_of=0))
+    for ours, theirs in zip(model.fold_in(fold_in_users).top_k(np.arange(3), 7), model.top_k(users, 7), strict=True):
         assert np.array_equal(ours, theirs)
 
 
@@ -246,10 +246,10 @@ def test_a_killed_training_goes_on(model, interactions, tmp_path):
             raise Killed
 
     with pytest.raises(Killed):
-        SASRec(**SMALL, checkpoint=checkpoint, step=kill).fit(interactions)
+        SASRec(**SMALL, checkpoint=checkpoint, report=kill).fit(interactions)
     assert [file.name for file in tmp_path.iterdir()] == ["sasrec.npz"]
     said = []
-    resumed = SASRec(**SMALL, checkpoint=checkpoint, step=said.append).fit(interactions)
+    resumed = SASRec(**SMALL, checkpoint=checkpoint, report=said.append).fit(interactions)
     assert same(model, resumed) and all("epoch 3 of 3" in text for text in said) and said
     assert list(tmp_path.iterdir()) == [], "a finished training leaves no checkpoint"
 
@@ -264,10 +264,10 @@ def test_a_checkpoint_of_another_training_is_not_used(interactions, tmp_path):
 
     for damage in (lambda: None, lambda: checkpoint.write_bytes(checkpoint.read_bytes()[:1_000]), lambda: checkpoint.write_bytes(b"")):
         with pytest.raises(Killed):
-            SASRec(**SMALL, checkpoint=checkpoint, step=kill).fit(interactions)
+            SASRec(**SMALL, checkpoint=checkpoint, report=kill).fit(interactions)
         damage()
         said = []
-        SASRec(**SMALL, seed=1, checkpoint=checkpoint, step=said.append).fit(interactions)
+        SASRec(**SMALL, seed=1, checkpoint=checkpoint, report=said.append).fit(interactions)
         assert "epoch 1 of 3" in said[0]
 
 
@@ -276,7 +276,7 @@ def test_going_on_from_an_earlier_phase(interactions):
     earlier = SASRec(**SMALL).fit(without_last(interactions))
     kept = {name: getattr(earlier, name).copy() for name in SASRec.state}
     said = []
-    later = SASRec(**SMALL, start_from=earlier, step=said.append).fit(interactions)
+    later = SASRec(**SMALL, start_from=earlier, report=said.append).fit(interactions)
     assert "epoch 1 of 2" in said[0] and not same(earlier, later)
     assert all(np.array_equal(kept[name], getattr(earlier, name)) for name in SASRec.state), "the earlier model stays as it was"
     assert same(later, SASRec(**SMALL, start_from=earlier).fit(interactions))
@@ -321,7 +321,7 @@ def test_search_by_index_agrees_with_exact(model, interactions, monkeypatch):
         assert asked and np.array_equal(items, expected) and np.allclose(best, expected_scores, atol=1e-5)
     assert np.array_equal(exact, searching.top_k(users, 8, batch_size=7)[0]) and np.isfinite(scores[0]).any()
     others, moments = np.tile(np.arange(-1, 25), (30, 1)), np.full(30, interactions.as_of)
-    mine, theirs = (system.ask(users, 8, moments)[2](others) for system in (searching, model))
+    mine, theirs = (system.retrieve(users, 8, moments)[2](others) for system in (searching, model))
     unseen = np.isfinite(theirs) | np.isneginf(mine)
     assert np.allclose(mine[unseen], theirs[unseen], atol=1e-5) and np.isneginf(mine[:, [0, 25]]).all()
     monkeypatch.setattr(neural.ItemIndex, "search", lambda self, states, k: np.full((len(states), k), -1))

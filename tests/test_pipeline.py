@@ -22,13 +22,13 @@ from movierec.config import (
     ArtifactError,
     DataError,
     EXTRA_PROTOCOLS,
-    NEURAL,
+    NEURAL_SOURCES,
     NotFoundError,
     PROTOCOLS,
     SOURCES,
 )
 from movierec.config import SYSTEMS as ALL_SYSTEMS
-from movierec.stages import assemble, load_rankers
+from movierec.stages import make_systems, load_rankers
 from movierec.ranking.feature_store import FeatureStore
 from movierec.data.tables import query
 from movierec.data.interactions import load_interactions, load_items, load_users
@@ -50,7 +50,7 @@ from movierec.retrieval.hybrid import Hybrid
 from movierec.serving.service import recommend
 
 COSTS = ("seconds", "peak_memory_mb")
-SYSTEMS = tuple(name for name in ALL_SYSTEMS if name not in NEURAL)  # without an extra
+SYSTEMS = tuple(name for name in ALL_SYSTEMS if name not in NEURAL_SOURCES)  # without an extra
 
 
 def published(settings):
@@ -83,7 +83,7 @@ def test_results_file(tiny_run):
         assert result["peak_memory_mb"] > 0 and min(result["seconds"].values()) >= 0
         for system in result["systems"].values():
             assert {f"{m}@{k}" for m in ("recall", "truncated_recall", "ndcg", "hit_rate", "mrr", "map", "coverage") for k in (5, 10, 20)} <= set(system)
-            assert system["n_users"] == result["protocol"]["test"]["users_judged"] > 0
+            assert system["n_users"] == result["protocol"]["test"]["users_evaluated"] > 0
             low, high = system["ci95"]["ndcg@5"]
             assert low <= system["ndcg@5"] <= high
             assert system["segments"]["warm"]["n_users"] + system["segments"]["cold"]["n_users"] == system["n_users"]
@@ -191,7 +191,7 @@ def test_a_person_gets_to_the_number_what_the_evaluation_would_give(tiny_run, sy
     data = open_data(settings)
     interactions, rankers = load_interactions(data), open_run(settings, "global-time")["rankers"]
     store = FeatureStore(Hybrid.load(paths(settings).serving, interactions), settings.half_life_days)
-    items, scores = assemble(store, load_rankers(rankers, "tiny"))[system].top_k(np.arange(interactions.n_users), 10)
+    items, scores = make_systems(store, load_rankers(rankers, "tiny"))[system].top_k(np.arange(interactions.n_users), 10)
     movies, users = load_items(data).movieId.to_numpy(), load_users(data)
     for user in (0, 6, 41):
         table = recommend(settings, users[user], 10, system, "global-time").table
@@ -310,12 +310,12 @@ def test_the_best_system_is_compared_user_by_user(tiny_run):
     _, results = tiny_run
     for result in results.values():
         best = result["best_on_validation"]
-        assert list(result["paired"]) == list(result["verdicts"]) == result["protocol"]["headline"]
+        assert list(result["paired"]) == list(result["significance"]) == result["protocol"]["headline"]
         for metric, differences in result["paired"].items():
             assert set(differences) == set(SYSTEMS) - {best}
             for name, of in differences.items():
                 assert of["low"] <= of["difference"] <= of["high"] and of["difference"] == pytest.approx(result["systems"][best][metric] - result["systems"][name][metric])
-            highest = result["verdicts"][metric]["of"]
+            highest = result["significance"][metric]["of"]
             assert result["systems"][highest][metric] == max(system[metric] for system in result["systems"].values())
 
 
@@ -349,9 +349,9 @@ def test_compare_sets_some_systems_side_by_side(tiny_run):
     asked = settings.model_copy(update={"protocol": "leave-last-out"})
     few = compare(asked, ("hybrid", "popularity"))
     assert list(few["systems"]) == ["hybrid", "popularity"] and few["systems"]["hybrid"] == results["leave-last-out"]["systems"]["hybrid"]
-    for metric, verdict in few["verdicts"].items():
-        assert set(verdict["against"]) | {verdict["of"]} == {"hybrid", "popularity"}
-        (against,) = verdict["against"].values()
+    for metric, compare_with_others in few["significance"].items():
+        assert set(compare_with_others["versus"]) | {compare_with_others["of"]} == {"hybrid", "popularity"}
+        (against,) = compare_with_others["versus"].values()
         assert against["difference"] == pytest.approx(abs(few["systems"]["hybrid"][metric] - few["systems"]["popularity"][metric]))
     with pytest.raises(NotFoundError, match="did you mean ease"):
         compare(asked, ("eas",))
@@ -377,7 +377,7 @@ class Counts(Progress):
         self.name = name
         return super().stage(name)
 
-    def step(self, text, done=None, total=None, unit=""):
+    def report(self, text, done=None, total=None, unit=""):
         if total is not None:
             self.told.setdefault((self.name, text, total, unit), []).append(done)
 

@@ -39,10 +39,10 @@ from movierec.serving.poster_art import (
 from movierec.serving.posters import Images, Posters, image_kind
 from movierec.serving.tmdb import (
     ATTRIBUTION,
-    Pace,
-    Tmdb,
-    fetch_posters,
-    linked_films,
+    RequestPace,
+    TmdbClient,
+    download_posters,
+    movies_with_tmdb_id,
     retry_after,
     tmdb_key,
 )
@@ -219,7 +219,7 @@ def test_threads_share_one_pace():
             clock[0] += seconds
         return False
 
-    pace = Pace(10, lambda: clock[0], wait)
+    pace = RequestPace(10, lambda: clock[0], wait)
     wanted = iter(range(40))
 
     def work():
@@ -333,7 +333,7 @@ def at(settings, server, **changes):
 
 
 def fetch(settings, server, key=V3, now=NOW, changes=None, **options):
-    return fetch_posters(at(settings, server, **(changes or {})), SecretStr(key), now, **options)
+    return download_posters(at(settings, server, **(changes or {})), SecretStr(key), now, **options)
 
 
 def known(settings):
@@ -360,7 +360,7 @@ def test_posters_are_fetched_and_remembered(settings):
 
 
 def test_the_best_known_come_first_and_the_rest_later(settings):
-    assert linked_films(settings)["movieId"].tolist()[:3] == [3, 1, 2]
+    assert movies_with_tmdb_id(settings)["movieId"].tolist()[:3] == [3, 1, 2]
     with fake() as server:
         assert fetch(settings, server, limit=2).wanted == 2 and list(known(settings)) == ["1", "3"]
         server.requests.clear()
@@ -486,7 +486,7 @@ def test_all_wait_when_the_server_says_so(settings):
 
     with fake(quirk) as server:
         mine = at(settings, server, threads=1)
-        found = fetch_posters(mine, SecretStr(V3), NOW, tmdb=Tmdb(mine.posters, SecretStr(V3), pace=Pace(1_000, lambda: now[0], wait)))
+        found = download_posters(mine, SecretStr(V3), NOW, tmdb=TmdbClient(mine.posters, SecretStr(V3), pace=RequestPace(1_000, lambda: now[0], wait)))
     assert found.posters == 11 and now[0] >= 14
     assert moments[0] < 1 and 7 <= moments[1] < 8 and 14 <= moments[2] < 15
 
@@ -501,7 +501,7 @@ def test_waits_grow_with_jitter_and_can_be_repeated(settings):
     def waits(seed):
         waited = []
         with fake(lambda path, before: (500, {}, b"")) as server:
-            tmdb = Tmdb(at(settings, server, threads=1, backoff=1.0, attempts=4).posters, SecretStr(V3), seed, Pace(1e9, wait=lambda seconds: waited.append(seconds)))
+            tmdb = TmdbClient(at(settings, server, threads=1, backoff=1.0, attempts=4).posters, SecretStr(V3), seed, RequestPace(1e9, wait=lambda seconds: waited.append(seconds)))
             with pytest.raises(Exception, match="500"):
                 tmdb.poster(1)
             tmdb.close()
@@ -591,7 +591,7 @@ def test_two_runs_at_once_are_one_too_many(settings):
 
 def test_a_dataset_that_was_not_read_says_so(tmp_path):
     with pytest.raises(NotFoundError, match="`movierec run` comes first"):
-        linked_films(load_settings(data_dir=tmp_path))
+        movies_with_tmdb_id(load_settings(data_dir=tmp_path))
 
 
 # --- serving -----------------------------------------------------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ from movierec.data.holdout import load_holdout
 from movierec.data.interactions import build_interactions, load_items
 from movierec.data.splits import build_split
 from movierec.evaluation.tuning import calibration, importance
-from movierec.ranking.ranked import Ranked, ranked_lists
-from movierec.ranking.ranker import Listwise, RANKERS, Ranker, load_lightgbm, reorder, train
+from movierec.ranking.ranked import RankedSystem, ranked_lists
+from movierec.ranking.ranker import ListwiseRanker, RANKERS, Ranker, load_lightgbm, rerank, train
 from movierec.ranking.training import TrainingSet, training_set, validation_users
 from movierec.retrieval.hybrid import make_hybrid
 
@@ -88,8 +88,8 @@ def test_sampling_keeps_whole_users_and_is_repeatable(stage):
     settings, holdout, *_ = stage
     few = load_settings(**settings.model_dump() | {"ranker": {"max_rows": 1_000}})
     users = validation_users(holdout, few)
-    assert len(users) == min(1_000 // settings.hybrid.pool_size, len(holdout.judged)) and np.array_equal(users, validation_users(holdout, few))
-    assert set(users) <= set(holdout.judged) and (np.diff(users) > 0).all()
+    assert len(users) == min(1_000 // settings.hybrid.pool_size, len(holdout.evaluated_users)) and np.array_equal(users, validation_users(holdout, few))
+    assert set(users) <= set(holdout.evaluated_users) and (np.diff(users) > 0).all()
 
 
 @pytest.mark.parametrize("version", RANKERS)
@@ -164,7 +164,7 @@ def test_contributions_are_those_of_treeshap(leaves):
     rows[:, 5] = np.nan_to_num(rows[:, 5])  # never unknown in training, but later
     label = np.nan_to_num(rows[:, 0]) * (np.isnan(rows[:, 1]) - 0.5) + (rows[:, 2] > 0.3) + 0.3 * rows[:, 5] + rng.normal(0, 0.2, 2_000)
     lightgbm = load_lightgbm()
-    ranker = Listwise("ranked_v3", model=lightgbm.train({"num_leaves": leaves, "min_data_in_leaf": 50, "min_gain_to_split": 5, "verbose": -1, "num_threads": 1}, lightgbm.Dataset(rows, label), 40))
+    ranker = ListwiseRanker("ranked_v3", model=lightgbm.train({"num_leaves": leaves, "min_data_in_leaf": 50, "min_gain_to_split": 5, "verbose": -1, "num_threads": 1}, lightgbm.Dataset(rows, label), 40))
     asked = np.where(rng.random(rows.shape) < 0.1, np.nan, rows).astype(np.float32)[:300]
     assert (ranker.small_trees is None) == (leaves == 12)
     assert np.allclose(ranker.contributions(asked), ranker.model.predict(asked, pred_contrib=True), atol=1e-12)
@@ -173,9 +173,9 @@ def test_contributions_are_those_of_treeshap(leaves):
 
 def test_two_phases_in_one_room(stage):
     _, holdout, _, store, pairs = stage
-    room = TrainingSet.blank(len(pairs.users) + 9, pairs.items.shape[1])
-    first = training_set(store, holdout, pairs.users, room=room)
-    second = training_set(store, holdout, pairs.users[3:9], batch_size=4, room=room.of(slice(len(first.users), None)))
+    room = TrainingSet.empty(len(pairs.users) + 9, pairs.items.shape[1])
+    first = training_set(store, holdout, pairs.users, out=room)
+    second = training_set(store, holdout, pairs.users[3:9], batch_size=4, out=room.of(slice(len(first.users), None)))
     both = room.of(slice(0, len(first.users) + len(second.users)))
     assert both.users.tolist() == [*pairs.users, *pairs.users[3:9]] and np.shares_memory(both.features, first.features) and np.shares_memory(both.labels, second.labels)
     for name in ("items", "features", "labels"):
@@ -185,14 +185,14 @@ def test_two_phases_in_one_room(stage):
 
 def test_reorder_breaks_ties_by_item():
     items = np.array([[5, 3, 9, -1]], np.int32)
-    ranked, scores = reorder(items, np.array([[0.5, 0.5, 0.7, -np.inf]], np.float32), 3)
+    ranked, scores = rerank(items, np.array([[0.5, 0.5, 0.7, -np.inf]], np.float32), 3)
     assert ranked.tolist() == [[9, 3, 5]] and scores.tolist() == [[np.float32(0.7), 0.5, 0.5]]
 
 
 @pytest.mark.parametrize("version", ["ranked_v2", "ranked_v3"])
 def test_a_ranked_system_keeps_the_contract(stage, version, tmp_path):
     settings, holdout, hybrid, store, pairs = stage
-    system = Ranked.over(store, train(version, pairs, settings))
+    system = RankedSystem.over(store, train(version, pairs, settings))
     users, moments = holdout.users, holdout.as_of[holdout.users]
     items, scores = system.top_k(users, 20, moments)
     pool = hybrid.pool(users, moments)
@@ -204,35 +204,35 @@ def test_a_ranked_system_keeps_the_contract(stage, version, tmp_path):
     together = ranked_lists(store, {"ranked_v1": train("ranked_v1", pairs, settings), version: system.ranker}, users, 20, moments)
     assert np.array_equal(together[version][0], items) and np.array_equal(together["hybrid"][0], hybrid.top_k(users, 20, moments)[0])
     system.save(tmp_path)
-    loaded = Ranked.load(tmp_path, holdout.history)
+    loaded = RankedSystem.load(tmp_path, holdout.history)
     assert np.array_equal(loaded.top_k(users, 20, moments)[1], scores)
 
 
 def test_explanations_are_of_the_scores_that_were_given(stage):
     settings, holdout, _, store, pairs = stage
-    system = Ranked.over(store, train("ranked_v3", pairs, settings))
-    user = int(holdout.judged[0])
+    system = RankedSystem.over(store, train("ranked_v3", pairs, settings))
+    user = int(holdout.evaluated_users[0])
     (items,), (scores,) = system.top_k(np.array([user]), 10, holdout.as_of[[user]])
     values, parts = system.explain(user, items, int(holdout.as_of[user]))
     assert values.index.tolist() == parts.index.tolist() == items.tolist() and tuple(parts.columns) == V3_FEATURES
     base = scores - parts.sum(axis=1).to_numpy()
     assert np.allclose(base, base[0], atol=1e-4), "the score is the mean score and what the features add"
-    assert Ranked.over(store, train("ranked_v2", pairs, settings)).explain(user, items) is None
+    assert RankedSystem.over(store, train("ranked_v2", pairs, settings)).explain(user, items) is None
 
 
 def test_a_ranked_system_gives_guests_what_users_get(stage):
     """Folded in, some users' own histories give the lists and scores they had; ALS, which gives guests an exact solution, isn't asked."""
     _, holdout, hybrid, store, pairs = stage
-    without = replace(hybrid, weights={situation: weights | {"als": 0.0} for situation, weights in hybrid.weights.items()})
+    without = replace(hybrid, weights={user_context: weights | {"als": 0.0} for user_context, weights in hybrid.weights.items()})
     without.interactions = hybrid.interactions
     store, users = copy(store), pairs.users[:6]
     store.hybrid = without
     rows, _ = holdout.history.events_of(users)
     some = holdout.history.select(np.isin(holdout.history.user_idx, users))
-    guests = holdout.history.guests(replace(some, user_idx=rows.astype(np.int32), n_users=len(users)))
-    system = Ranked.over(store, train("ranked_v3", pairs, load_settings(ranker_v3={"trees": 10})))
+    fold_in_users = holdout.history.fold_in_users(replace(some, user_idx=rows.astype(np.int32), n_users=len(users)))
+    system = RankedSystem.over(store, train("ranked_v3", pairs, load_settings(ranker_v3={"trees": 10})))
     items, scores = system.top_k(users, 10, holdout.as_of[users])
-    theirs, their_scores = system.fold_in(guests).top_k(np.arange(len(users)), 10, holdout.as_of[users])
+    theirs, their_scores = system.fold_in(fold_in_users).top_k(np.arange(len(users)), 10, holdout.as_of[users])
     assert np.array_equal(items, theirs) and np.array_equal(scores, their_scores)
 
 

@@ -60,10 +60,10 @@ def test_bundled_data_come_with_their_licence():
 
 
 def test_chapters_import_only_from_above():
-    from movierec.artifacts import CHAPTERS
+    from movierec.artifacts import MODULES
 
-    assert CHAPTERS[1] == "ingest"
-    order = (*CHAPTERS, "service", "feedback", "home", "posters", "api", "app", "front")  # these make no artifacts
+    assert MODULES[1] == "ingest"
+    order = (*MODULES, "service", "feedback", "home", "posters", "api", "app", "front")  # these make no artifacts
     for position, chapter in enumerate(order):
         text = (ROOT / "movierec" / f"{chapter}.py").read_text(encoding="utf-8")
         for name in set(re.findall(r"^\s*from \.(\w+) import", text, re.M)) - {"download"}:  # no artifact depends on how an archive was fetched

@@ -11,8 +11,8 @@ from movierec.retrieval.item_item import ItemItem
 from movierec.retrieval.popularity import Popularity, PopularityRecent
 from movierec.config import DAY
 from movierec.data.interactions import decade_matrix
-from movierec.ranking.contributions import seeds_of
-from movierec.retrieval.genre import GenreNeighbours, kind_affinity, shares
+from movierec.ranking.contributions import find_seed_items
+from movierec.retrieval.genre import GenreNeighbours, category_affinity, category_shares
 from movierec.retrieval.hybrid import Hybrid
 from movierec.serving.explain import reasons
 from movierec.retrieval.sequential import Sequential
@@ -42,13 +42,13 @@ def test_affinity_by_hand(half_life):
             expected[user] += confidence * (1 if half_life is None else 0.5 ** (age / half_life)) * dense[item] / dense[item].sum()
     total = expected.sum(axis=1, keepdims=True)
     expected = np.divide(expected, total, out=np.zeros_like(expected), where=total > 0)
-    assert np.allclose(kind_affinity(interactions, shares(genres), np.arange(30), moments, (half_life,))[:, :, 0], expected, atol=1e-6)
+    assert np.allclose(category_affinity(interactions, category_shares(genres), np.arange(30), moments, (half_life,))[:, :, 0], expected, atol=1e-6)
 
 
 def test_affinity_survives_any_age():
     interactions, genres = make_interactions(), make_genres()
     late = np.full(30, interactions.as_of + 200 * 365 * DAY)
-    recent = kind_affinity(interactions, shares(genres), np.arange(30), late, (1.0,))[:, :, 0]
+    recent = category_affinity(interactions, category_shares(genres), np.arange(30), late, (1.0,))[:, :, 0]
     assert np.allclose(recent.sum(axis=1)[:29], 1) and recent.sum(axis=1)[29] == 0
 
 
@@ -64,7 +64,7 @@ def test_genre_scores_are_as_of_the_users_moment():
         if not len(kept):
             assert np.isneginf(scores[user]).all()
             continue
-        taste, decade = (kind_affinity(interactions, shares(kinds), np.array([user]), np.array([moment]), (HALF_LIFE,))[0, :, 0] for kinds in (genres, decades))
+        taste, decade = (category_affinity(interactions, category_shares(kinds), np.array([user]), np.array([moment]), (HALF_LIFE,))[0, :, 0] for kinds in (genres, decades))
         past = interactions.timestamp < kept[-1]
         heat = np.zeros(40)
         np.add.at(heat, interactions.item_idx[past], (interactions.confidence * 0.5 ** ((kept[-1] - interactions.timestamp) / (HEAT * DAY)))[past])
@@ -81,7 +81,7 @@ def test_votes_by_hand(hybrid):
     pool = hybrid.pool(np.arange(30))
     for user in range(30):
         votes, places = {}, {}
-        for name, weight in hybrid.weights["session"].items():
+        for name, weight in hybrid.weights["in_session"].items():
             items, _ = hybrid.sources[name].top_k(np.array([user]), 15)
             for rank, item in enumerate(items[0][items[0] >= 0].tolist(), 1):
                 votes[item] = votes.get(item, 0) + weight / (60 + rank)
@@ -93,8 +93,8 @@ def test_votes_by_hand(hybrid):
             assert {name: int(rank[user, place]) for name, rank in pool.ranks.items() if rank[user, place]} == places[item]
             said = pool.sources()[user, place].split("+")
             assert set(said) == set(places[item])
-            driver = hybrid.drivers(pool)[user, place]
-            assert hybrid.weights["session"][driver] / (60 + places[item][driver]) == max(hybrid.weights["session"][s] / (60 + r) for s, r in places[item].items())
+            top_source = hybrid.top_sources(pool)[user, place]
+            assert hybrid.weights["in_session"][top_source] / (60 + places[item][top_source]) == max(hybrid.weights["in_session"][s] / (60 + r) for s, r in places[item].items())
 
 
 def test_scores_of_sources_travel_with_the_candidates(hybrid):
@@ -121,7 +121,7 @@ def test_origin_tells_about_any_list(hybrid):
     users = np.arange(5)
     pool = hybrid.pool(users)
     shuffled = pool.items[:, ::-1].copy()
-    again = hybrid.origin(users, shuffled)
+    again = hybrid.pool_of_items(users, shuffled)
     for name in pool.ranks:
         assert np.array_equal(again.ranks[name][:, ::-1], pool.ranks[name])
 
@@ -137,11 +137,11 @@ def test_every_reason_is_about_its_source(hybrid):
               "popularity_recent": "Trending now", "genre": "Matches your genres: Genre ", "sequential": "Because you watched Film "}
     for source, start in starts.items():
         items = hybrid.sources[source].top_k(np.array([4]), 4)[0][0]
-        drivers = np.full(4, source)
-        told = reasons(hybrid, 4, items, drivers, seeds_of(hybrid, np.array([4]), items[None], drivers[None])[0], titles, genre_names)
+        top_sources = np.full(4, source)
+        told = reasons(hybrid, 4, items, top_sources, find_seed_items(hybrid, np.array([4]), items[None], top_sources[None])[0], titles, genre_names)
         assert all(sentence.startswith(start) for sentence in told), told
     items = hybrid.sources["sequential"].top_k(np.array([4]), 4)[0][0]
-    fresh = hybrid.sources["sequential"].because(np.array([4]), items[None])[0]
+    fresh = hybrid.sources["sequential"].seed_items(np.array([4]), items[None])[0]
     assert reasons(hybrid, 4, items, np.full(4, "sequential"), fresh, titles, genre_names, fresh) == [f"Boosted by your likes: Film {item}" for item in fresh]
 
 
@@ -156,21 +156,21 @@ def test_what_a_user_is_doing():
     interactions = make_interactions()
     hybrid = make_hybrid().fit(interactions)
     last = interactions.timestamp[interactions.indptr[1:30] - 1]
-    assert (hybrid.situation(np.arange(29), last + 3_600) == 0).all() and (hybrid.situation(np.arange(29), last + 3_601) == 1).all()
-    assert hybrid.situation(np.array([29]), np.array([interactions.as_of])).tolist() == [2]
-    hybrid.newcomer_events = 13
-    assert (hybrid.situation(np.arange(30), np.full(30, interactions.as_of)) == 2).all()
+    assert (hybrid.user_context(np.arange(29), last + 3_600) == 0).all() and (hybrid.user_context(np.arange(29), last + 3_601) == 1).all()
+    assert hybrid.user_context(np.array([29]), np.array([interactions.as_of])).tolist() == [2]
+    hybrid.new_user_events = 13
+    assert (hybrid.user_context(np.arange(30), np.full(30, interactions.as_of)) == 2).all()
 
 
 def test_each_situation_has_its_weights():
-    weights = {"session": {"als": 1.0}, "returning": {"item_item": 1.0}, "newcomer": {"popularity": 1.0}}
+    weights = {"in_session": {"als": 1.0}, "returning": {"item_item": 1.0}, "new_user": {"popularity": 1.0}}
     interactions = make_interactions()
     hybrid = make_hybrid(weights).fit(interactions)
     last = interactions.timestamp[interactions.indptr[1:30] - 1]
     for source, shift in (("als", 60), ("item_item", 7_200)):
         items, _ = hybrid.top_k(np.arange(29), 5, last + shift)
         assert np.array_equal(items, hybrid.sources[source].top_k(np.arange(29), 5, last + shift)[0])
-        assert (hybrid.drivers(hybrid.pool(np.arange(29), last + shift))[:, 0] == source).all()
+        assert (hybrid.top_sources(hybrid.pool(np.arange(29), last + shift))[:, 0] == source).all()
     assert np.array_equal(hybrid.top_k(np.array([29]), 5)[0], hybrid.sources["popularity"].top_k(np.array([29]), 5)[0])
 
 
@@ -204,11 +204,11 @@ def test_tuning_finds_the_source_that_knows():
     hybrid.sources = {name: hybrid.sources[name] for name in ("popularity", "als")}
     truth = hybrid.sources["als"].top_k(np.arange(30), 1)[0][:29, 0]
     relevant = sparse.csr_matrix((np.ones(29, np.float32), (np.arange(29), truth)), shape=(30, 40))
-    holdout = SimpleNamespace(judged=np.arange(29), as_of=np.full(30, interactions.as_of + 10**6), relevant=relevant)
+    holdout = SimpleNamespace(evaluated_users=np.arange(29), as_of=np.full(30, interactions.as_of + 10**6), relevant=relevant)
     weights, reached = tune_weights(hybrid, holdout, "returning", depth=200)
     assert weights["als"] > weights["popularity"] and reached["ndcg@10"] > 0.95
     with pytest.raises(DataError, match="no validation user is in the situation session"):
-        tune_weights(hybrid, holdout, "session")
+        tune_weights(hybrid, holdout, "in_session")
 
 
 def test_ablation_leaves_one_out():
@@ -216,26 +216,26 @@ def test_ablation_leaves_one_out():
 
     from scipy import sparse
 
-    from movierec.evaluation.tuning import ablation
+    from movierec.evaluation.tuning import source_ablation
 
     interactions = make_interactions()
     hybrid = make_hybrid(everywhere(popularity=1.0, als=1.0)).fit(interactions)
     truth = hybrid.sources["als"].top_k(np.arange(30), 1)[0][:29, 0]
-    holdout = SimpleNamespace(judged=np.arange(29), as_of=np.full(30, interactions.as_of), relevant=sparse.csr_matrix((np.ones(29, np.float32), (np.arange(29), truth)), shape=(30, 40)))
-    table = ablation(hybrid, holdout, (1, 5))
+    holdout = SimpleNamespace(evaluated_users=np.arange(29), as_of=np.full(30, interactions.as_of), relevant=sparse.csr_matrix((np.ones(29, np.float32), (np.arange(29), truth)), shape=(30, 40)))
+    table = source_ablation(hybrid, holdout, (1, 5))
     assert table.index.tolist() == ["all sources", "without popularity", "without als"]
     assert table.loc["without popularity", "recall@1"] == 1 and table.loc["without als", "recall@1"] < 0.5
 
 
 def test_sums_are_exact_in_any_order():
-    from movierec.retrieval.linalg import exact_sums
+    from movierec.retrieval.linalg import round_for_exact_sums
 
     rng = np.random.default_rng(0)
-    weights = exact_sums((rng.random((50, 12)) * 10.0 ** rng.integers(-12, 3, (50, 1))).astype(np.float32), 12)
+    weights = round_for_exact_sums((rng.random((50, 12)) * 10.0 ** rng.integers(-12, 3, (50, 1))).astype(np.float32), 12)
     assert np.array_equal(weights.astype(np.float64).sum(axis=1), weights[:, ::-1].cumsum(axis=1, dtype=np.float32)[:, -1])
     given = rng.random((5, 4)).astype(np.float32)
-    assert np.allclose(exact_sums(given, 4), given, rtol=1e-5) and exact_sums(np.zeros((3, 0), np.float32), 1).shape == (3, 0)
-    assert (exact_sums(np.zeros((3, 2), np.float32), 2) == 0).all()
+    assert np.allclose(round_for_exact_sums(given, 4), given, rtol=1e-5) and round_for_exact_sums(np.zeros((3, 0), np.float32), 1).shape == (3, 0)
+    assert (round_for_exact_sums(np.zeros((3, 2), np.float32), 2) == 0).all()
 
 
 def test_a_catalogue_without_genres_or_years():
@@ -253,7 +253,7 @@ def test_places_are_those_in_the_lists():
     users, rng = np.array([4, 1, 9, 29, 2]), np.random.default_rng(0)
     rows, items = rng.integers(0, 5, 40), rng.integers(0, 40, 40)
     moments = np.full(5, interactions.as_of)
-    places = hybrid.places(users, rows, items, 15, moments, batch_size=2)
+    places = hybrid.ranks_of_items(users, rows, items, 15, moments, batch_size=2)
     lists = {"hybrid": replace_depth(hybrid, 15).top_k(users, 15)[0]} | {name: source.top_k(users, 15)[0] for name, source in hybrid.sources.items()}
     for name, ranked in lists.items():
         expected = [list(ranked[row]).index(item) + 1 if item in ranked[row] else 0 for row, item in zip(rows, items, strict=True)]

@@ -8,7 +8,7 @@ import pytest
 
 from movierec.artifacts import paths
 from movierec.config import NotFoundError
-from movierec.evaluation.results import of_users
+from movierec.evaluation.results import per_user_metrics
 from movierec.data.tables import query
 from movierec.statistics import paired_difference
 from movierec.pipeline import run
@@ -68,7 +68,7 @@ def test_two_runs_user_by_user(two):
     runs = read_runs(settings, protocol="leave-last-out")["run"].tolist()[::-1]
     assert len(runs) == 2
     table = side_by_side(settings, runs, "ndcg@5")
-    first, second = (of_users(paths(settings).runs / name / "users.parquet", ["ndcg@5"])["ndcg@5"] for name in runs)
+    first, second = (per_user_metrics(paths(settings).runs / name / "users.parquet", ["ndcg@5"])["ndcg@5"] for name in runs)
     for name in table.index:
         expected = paired_difference(second[name].to_numpy(), first[name].to_numpy(), 0.95, settings.bootstrap, settings.seed)
         assert table.loc[name, "difference"].tolist() == pytest.approx(expected)

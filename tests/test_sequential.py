@@ -8,7 +8,7 @@ from test_baselines import make_interactions
 
 from movierec.data.interactions import Interactions
 from movierec.retrieval.linalg import invert, solve
-from movierec.retrieval.linear import EASE, LinearAutoregression, most_rated, restrict
+from movierec.retrieval.linear import EASE, LinearAutoregression, most_rated, restrict_to_items
 from movierec.retrieval.sequential import Sequential, transitions
 
 
@@ -67,7 +67,7 @@ def test_tiles_solve_and_invert(n, size):
         solve(-np.eye(3), np.ones((3, 1)), easy=2)
 
 
-@pytest.mark.parametrize("model", [EASE(regularization=5.0, least_events=1), LinearAutoregression(regularization=5.0, least_events=1), Sequential()])
+@pytest.mark.parametrize("model", [EASE(regularization=5.0, min_events=1), LinearAutoregression(regularization=5.0, min_events=1), Sequential()])
 def test_a_fit_is_the_same_on_any_number_of_cores(model, monkeypatch):
     found, matrix = [], 100 * np.eye(60) + np.random.default_rng(0).random((60, 60))
     for cores in (1, 3):
@@ -109,7 +109,7 @@ def test_sequential_is_a_sum_of_log_likelihood_ratios():
             continue
         expected = sum(0.6**back * ratio[item] for back, item in enumerate(history[::-1][:4]))
         assert np.allclose(scores[user] - scores[user][0], expected - expected[0], atol=1e-4), "up to a constant for each user"
-        seed, target = model.because(np.array([user]), np.array([[1]]))[0, 0], 1
+        seed, target = model.seed_items(np.array([user]), np.array([[1]]))[0, 0], 1
         parts = {item: 0.6**back * model.lift[item, target] for back, item in enumerate(history[::-1][:4])}
         assert (seed == -1 and max(parts.values()) == 0) or np.isclose(parts[seed], max(parts.values()))
 
@@ -137,11 +137,11 @@ def ease_by_definition(x, regularization):
 def test_ease_is_a_ridge_regression_on_all_other_items():
     interactions = make_interactions()
     x = interactions.csr(np.ones(len(interactions))).toarray()
-    model = EASE(5.0, least_events=1).fit(interactions)
+    model = EASE(5.0, min_events=1).fit(interactions)
     assert model.items.tolist() == list(range(37)), "the last three have no event"
     assert np.allclose(model.weights, ease_by_definition(x[:, :37], 5.0), atol=1e-5)
     assert np.allclose(model._scores(np.arange(29), np.zeros(29))[:, :37], x[:29, :37] @ model.weights, atol=1e-5)
-    seed = model.because(np.array([3]), np.array([[7, 38]]))[0]
+    seed = model.seed_items(np.array([3]), np.array([[7, 38]]))[0]
     assert seed[0] == (x[3, :37] * model.weights[:, 7]).argmax() and seed[1] == -1
 
 
@@ -149,7 +149,7 @@ def test_ease_on_the_most_rated_items():
     interactions = make_interactions()
     kept = np.sort(sorted(range(40), key=lambda item: (-interactions.item_counts[item], item))[:10])
     assert most_rated(interactions, 10).tolist() == kept.tolist()
-    model = EASE(5.0, max_items=10, least_events=1).fit(interactions)
+    model = EASE(5.0, max_items=10, min_events=1).fit(interactions)
     x = interactions.csr(np.ones(len(interactions))).toarray()[:, kept]
     assert np.allclose(model.weights, ease_by_definition(x, 5.0), atol=1e-5)
     scores = model._scores(np.arange(30), np.zeros(30))
@@ -162,8 +162,8 @@ def test_ease_on_the_most_rated_items():
 def test_linear_autoregression_by_definition(decays, max_items):
     """A row per event, built one by one and solved; no memory ends early."""
     interactions = ragged(n_users=60)
-    model = LinearAutoregression(decays, 3.0, max_items=max_items, least=1e-9, least_events=1).fit(interactions)
-    known = restrict(interactions, model.items)
+    model = LinearAutoregression(decays, 3.0, max_items=max_items, least=1e-9, min_events=1).fit(interactions)
+    known = restrict_to_items(interactions, model.items)
     n, rows, targets = known.n_items, [], []
     for history in histories(known):
         for t, item in enumerate(history):
@@ -180,13 +180,13 @@ def test_linear_autoregression_by_definition(decays, max_items):
         now = [sum((np.eye(n)[item] * float(d) ** back for back, item in enumerate(history[::-1])), np.zeros(n)) for d in decays]
         assert np.allclose(scores[user][model.items], np.concatenate(now) @ weights, atol=1e-4)
         parts = {item: sum(float(d) ** back * weights[number * n + item, 0] for number, d in enumerate(decays)) for back, item in enumerate(history[::-1])}
-        seed, best = model.because(np.array([user]), model.items[None, :1])[0, 0], max(parts, key=parts.get)
+        seed, best = model.seed_items(np.array([user]), model.items[None, :1])[0, 0], max(parts, key=parts.get)
         assert seed == (model.items[best] if parts[best] > 0 else -1) or abs(parts[best]) < 1e-5
 
 
 def test_nothing_to_learn_from():
     interactions = make_interactions().select(np.zeros(29 * 12, bool))
-    for model in (Sequential(), EASE(least_events=1), LinearAutoregression(least_events=1)):
+    for model in (Sequential(), EASE(min_events=1), LinearAutoregression(min_events=1)):
         assert (model.fit(interactions).top_k(np.arange(30), 5)[0] == -1).all()
 
 
@@ -196,6 +196,6 @@ def test_the_next_film_in_a_cycle():
     items = ((start[:, None] + np.arange(6)) % 12).astype(np.int32)
     ones = np.ones(1_200, np.float32)
     interactions = Interactions(np.repeat(np.arange(200), 6).astype(np.int32), items.ravel(), ones * 5, ones * 2.5, np.arange(1_200), 200, 12, 1_200)
-    for model in (Sequential(smoothing=1.0), LinearAutoregression(regularization=1.0, least_events=1)):
+    for model in (Sequential(smoothing=1.0), LinearAutoregression(regularization=1.0, min_events=1)):
         assert np.array_equal(model.fit(interactions).top_k(np.arange(200), 1)[0][:, 0], (start + 6) % 12), model.name
-    assert not np.array_equal(EASE(1.0, least_events=1).fit(interactions).top_k(np.arange(200), 1)[0][:, 0], (start + 6) % 12), "EASE knows no order"
+    assert not np.array_equal(EASE(1.0, min_events=1).fit(interactions).top_k(np.arange(200), 1)[0][:, 0], (start + 6) % 12), "EASE knows no order"

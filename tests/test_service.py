@@ -14,21 +14,21 @@ from hypothesis import strategies as st
 
 from movierec.retrieval.als import ALS
 from movierec.artifacts import paths
-from movierec.config import ArtifactError, DataError, NEURAL, NotFoundError
+from movierec.config import ArtifactError, DataError, NEURAL_SOURCES, NotFoundError
 from movierec.config import SYSTEMS as ALL_SYSTEMS
-from movierec.stages import assemble, load_rankers
+from movierec.stages import make_systems, load_rankers
 from movierec.ranking.feature_store import FeatureStore
 from movierec.ranking.feature_tables import build_histories, load_histories
 from movierec.ranking.features import FEATURES, ITEM_WINDOWS, V3_FEATURES
 from movierec.ranking.timeline import Timeline
 from movierec.data.interactions import load_interactions, load_items
 from movierec.stages import open_data, open_run, open_serving
-from movierec.ranking.contributions import explained_lists, loudest, speaker
+from movierec.ranking.contributions import attributed_lists, top_contributing_source, contributing_source
 from movierec.retrieval.hybrid import Hybrid
-from movierec.serving.search import Catalogue, plain
-from movierec.serving.service import RecommenderService, Taste, diversify, one_history, relevance
+from movierec.serving.search import MovieCatalogue, normalize_title
+from movierec.serving.service import RecommenderService, UserFeedback, diversify, user_history, relevance
 
-SYSTEMS = tuple(name for name in ALL_SYSTEMS if name not in NEURAL)
+SYSTEMS = tuple(name for name in ALL_SYSTEMS if name not in NEURAL_SOURCES)
 BY_HISTORY = ("popularity", "item_item", "als_recent", "ease", "sequential", "linear_ar")  # whose lists depend on nothing but films and their order
 
 
@@ -55,7 +55,7 @@ def items(answer):
 def test_everybody_gets_to_the_number_what_the_evaluation_gives(settings, known, system):
     """All users at once, over sources with all events in memory, against one guest after the other, over arrays on the disk."""
     store = FeatureStore(Hybrid.load(paths(settings).serving, known), settings.half_life_days)
-    systems = assemble(store, load_rankers(open_run(settings, "global-time")["rankers"], "tiny"))
+    systems = make_systems(store, load_rankers(open_run(settings, "global-time")["rankers"], "tiny"))
     service = RecommenderService(settings, system, "global-time")
     for k in (3, 10, 60):  # shorter and longer than the pool
         lists, scores = systems[system].top_k(np.arange(known.n_users), k)
@@ -69,34 +69,34 @@ def test_everybody_gets_to_the_number_what_the_evaluation_gives(settings, known,
 def test_prepared_lists_are_those_that_would_be_made(settings, known, system):
     """What a run computes for everybody at once, films, scores and whose word they are, is what the service finds for one."""
     store = FeatureStore(Hybrid.load(paths(settings).serving, known), settings.half_life_days)
-    systems = assemble(store, load_rankers(open_run(settings, "global-time")["rankers"], "tiny"))
+    systems = make_systems(store, load_rankers(open_run(settings, "global-time")["rankers"], "tiny"))
     service, users = RecommenderService(settings, system, "global-time"), np.arange(0, known.n_users, 9)
-    lists, scores, drivers = explained_lists(store, systems[system], users, 10, np.full(len(users), known.as_of), batch_size=4)
+    lists, scores, top_sources = attributed_lists(store, systems[system], users, 10, np.full(len(users), known.as_of), batch_size=4)
     for row, user in enumerate(users):
-        ranking = service.rank(one_history(service.known, user), user, 10)
+        ranking = service.rank(user_history(service.known, user), user, 10)
         chosen = service.choose(ranking, 10, 0.0)
         assert lists[row].tolist() == ranking.items[chosen].tolist() and scores[row].tolist() == ranking.scores[chosen].tolist()
-        assert [list(store.hybrid.sources)[driver] for driver in drivers[row]] == service.drivers(ranking, chosen, service.contributions(ranking, chosen)).tolist()
+        assert [list(store.hybrid.sources)[top_source] for top_source in top_sources[row]] == service.top_sources(ranking, chosen, service.contributions(ranking, chosen)).tolist()
 
 
 def test_a_run_prepares_lists_and_the_service_uses_them(settings, monkeypatch):
     service = RecommenderService(settings)
-    assert service.ready.items.shape == (80, 10) and service.system == open_serving(settings).ready.manifest["contents"]["system"]
-    made = [service.answer(one_history(service.known, user), user, 10) for user in range(80)]
+    assert service.precomputed.items.shape == (80, 10) and service.system == open_serving(settings).precomputed.manifest["contents"]["system"]
+    made = [service.answer(user_history(service.known, user), user, 10) for user in range(80)]
     with monkeypatch.context() as patched:
         patched.setattr(RecommenderService, "rank", None)  # it isn't asked
         assert [service.recommend(user, 10) for user in range(80)] == made
         assert items(service.recommend(3, 4)) == items(made[3])[:4] and not service.recommend(3, 4).notes
-        assert service.recommend(3, 10, taste=Taste(saves={items(made[3])[0]: 1})) == made[3]
+        assert service.recommend(3, 10, taste=UserFeedback(saves={items(made[3])[0]: 1})) == made[3]
     assert len(service.recommend(3, 12).items) == 12, "longer lists are made"
     other = next(system for system in SYSTEMS if system != service.system)
-    assert RecommenderService(settings, other).ready.k == 0, "the lists of another system are never shown"
-    assert RecommenderService(settings, protocol="leave-last-out").ready.k == 0
+    assert RecommenderService(settings, other).precomputed.k == 0, "the lists of another system are never shown"
+    assert RecommenderService(settings, protocol="leave-last-out").precomputed.k == 0
 
 
 def test_damaged_lists_are_a_sentence(settings, tmp_path):
     shutil.copytree(settings.data_dir, tmp_path / "data")
-    file = paths(settings.model_copy(update={"data_dir": tmp_path / "data"})).ready / "items.npy"
+    file = paths(settings.model_copy(update={"data_dir": tmp_path / "data"})).precomputed / "items.npy"
     file.write_bytes(file.read_bytes()[:-4] + b"\x00\x00\x00\x07")
     with pytest.raises(ArtifactError, match="can't be read"):
         RecommenderService(settings.model_copy(update={"data_dir": tmp_path / "data"}))
@@ -130,13 +130,13 @@ def test_likes_are_fresh_history(settings, known):
         service = RecommenderService(settings, system, "global-time")
         films = [(int(item), float(stars)) for item, stars in zip(known.item_idx[: known.indptr[1]], known.rating[: known.indptr[1]], strict=True)]
         new = [item for item in range(120) if item not in dict(films)][:2]
-        assert items(service.recommend(0, 10, taste=Taste(likes={new[1]: 7, new[0]: 9}))) == items(service.recommend_for([*films, (new[1], 5.0), (new[0], 5.0)], 10))
+        assert items(service.recommend(0, 10, taste=UserFeedback(likes={new[1]: 7, new[0]: 9}))) == items(service.recommend_for([*films, (new[1], 5.0), (new[0], 5.0)], 10))
         again = films[0][0]
-        assert items(service.recommend(0, 10, taste=Taste(likes={again: 7}))) == items(service.recommend_for([*films[1:], (again, 5.0)], 10)), "liked again is watched again"
+        assert items(service.recommend(0, 10, taste=UserFeedback(likes={again: 7}))) == items(service.recommend_for([*films[1:], (again, 5.0)], 10)), "liked again is watched again"
 
 
 def test_a_history_by_hand(known):
-    history = one_history(known, 5, [(119, 5.0), (int(known.item_idx[known.indptr[5]]), None)])
+    history = user_history(known, 5, [(119, 5.0), (int(known.item_idx[known.indptr[5]]), None)])
     before = slice(known.indptr[5] + 1, known.indptr[6])  # the first one has moved to the end
     assert history.item_idx.tolist() == [*known.item_idx[before], 119, known.item_idx[known.indptr[5]]]
     assert history.confidence[-2:].tolist() == [2.5, 1.0] and history.timestamp[-2:].tolist() == [known.as_of - 1] * 2
@@ -146,7 +146,7 @@ def test_a_history_by_hand(known):
 def test_dislikes_remove_and_push_away(service):
     before = service.recommend(12, 40)
     disliked = items(before)[0]
-    after = service.recommend(12, 40, taste=Taste(dislikes={disliked: 1}))
+    after = service.recommend(12, 40, taste=UserFeedback(dislikes={disliked: 1}))
     assert disliked not in items(after) and set(items(after)) >= set(items(before)[1:20])
 
     def mean_rank(answer, wanted):
@@ -161,12 +161,12 @@ def test_dislikes_remove_and_push_away(service):
 def test_without_weight_dislikes_only_remove(settings):
     service = RecommenderService(settings.model_copy(update={"service": settings.service.model_copy(update={"dislike_weight": 0.0})}), "ranked_v3", "global-time")
     before = items(service.recommend(12, 20))
-    assert items(service.recommend(12, 10, taste=Taste(dislikes={before[0]: 1, before[3]: 2}))) == [before[n] for n in (1, 2, *range(4, 12))]
+    assert items(service.recommend(12, 10, taste=UserFeedback(dislikes={before[0]: 1, before[3]: 2}))) == [before[n] for n in (1, 2, *range(4, 12))]
 
 
 def test_saved_films_stay(service):
     before = service.recommend(12, 10)
-    assert service.recommend(12, 10, taste=Taste(saves={items(before)[0]: 1})) == before
+    assert service.recommend(12, 10, taste=UserFeedback(saves={items(before)[0]: 1})) == before
 
 
 def test_variety(service):
@@ -230,20 +230,20 @@ def test_reasons_are_true(settings, service, known):
 def test_likes_are_named_where_they_did_it(settings):
     service = RecommenderService(settings, "sequential", "global-time")
     new = next(item for item in range(120) if item not in {film.item_idx for film in service.history(6)})
-    reasons = [pick.reason for pick in service.recommend(6, 10, taste=Taste(likes={new: 1})).items]
+    reasons = [pick.reason for pick in service.recommend(6, 10, taste=UserFeedback(likes={new: 1})).items]
     assert f"Boosted by your likes: {service.catalogue.titles[new]}" in reasons
     assert not any(reason.startswith("Boosted") for reason in (pick.reason for pick in service.recommend(6, 10).items))
 
 
 def test_the_loudest_source_by_hand():
-    features = ("als_score", "als_z", "lift_1", "votes", "user_interactions", "item_events_7d")
+    features = ("als_score", "als_z", "lift_1", "fused_score", "user_interactions", "item_events_7d")
     parts = np.array([[0.25, 0.5, 0.5, 0.0, 9.0, 0.1],  # als 0.75; the user's own number is nobody's word
                       [0.25, 0.0, 0.5, 0.25, 0.0, 0.1],  # als 0.25 and the votes' 0.25 are no more than sequential: the earlier of equals
                       [0.25, 0.0, 0.5, 0.5, 0.0, 0.1],  # als 0.75
                       [-1.0, 0.0, -1.0, 0.0, 0.0, 0.0]])  # nobody else speaks against it
     sources = ("popularity_recent", "sequential", "als")
-    assert loudest(parts, features, np.array(["als", "als", "als", "sequential"]), sources).tolist() == ["als", "sequential", "als", "popularity_recent"]
-    assert {speaker(feature.name) for feature in FEATURES} <= {*ALL_SYSTEMS, "votes", ""}
+    assert top_contributing_source(parts, features, np.array(["als", "als", "als", "sequential"]), sources).tolist() == ["als", "sequential", "als", "popularity_recent"]
+    assert {contributing_source(feature.name) for feature in FEATURES} <= {*ALL_SYSTEMS, "fused_score", ""}
 
 
 def test_similar_films_by_plain_loops(service):
@@ -274,12 +274,12 @@ def test_debug_adds_up(service):
     assert [item["score"] for item in debug["items"]] == [pick.score for pick in answer.items] and [item["reason"] for item in debug["items"]] == [pick.reason for pick in answer.items]
     bases = [item["score"] - sum(item["contributions"]) for item in debug["items"]]
     assert bases == pytest.approx([bases[0]] * 5, abs=1e-5), "a score is a constant and its contributions"
-    assert set(debug["sources"]) == set(service.hybrid.voters) and all(len(proposed) == 5 for proposed in debug["sources"].values())
-    votes = [candidate["votes"] for candidate in debug["pool"]]
+    assert set(debug["sources"]) == set(service.hybrid.active_sources) and all(len(proposed) == 5 for proposed in debug["sources"].values())
+    votes = [candidate["fused_score"] for candidate in debug["pool"]]
     assert votes == sorted(votes, reverse=True) and len(votes) == 40
     values = dict(zip(debug["features"], debug["items"][0]["features"], strict=True))
-    assert values["user_interactions"] == debug["events"] and values["votes_rank"] == 1 + [candidate["item_idx"] for candidate in debug["pool"]].index(items(answer)[0])
-    assert service.debug(9, 5, Taste(dislikes={items(answer)[0]: 1}))["dislikes"] == [items(answer)[0]]
+    assert values["user_interactions"] == debug["events"] and values["fused_rank"] == 1 + [candidate["item_idx"] for candidate in debug["pool"]].index(items(answer)[0])
+    assert service.debug(9, 5, UserFeedback(dislikes={items(answer)[0]: 1}))["dislikes"] == [items(answer)[0]]
 
 
 @pytest.mark.parametrize("system", ["als", "hybrid", "ranked_v1"])
@@ -293,7 +293,7 @@ def make_catalogue():
     titles = [("The Matrix", 1999), ("The Matrix Reloaded", 2003), ("Amélie (Le fabuleux destin d'Amélie Poulain)", 2001), ("Se7en", 1995), ("Seven Samurai (Shichinin no samurai)", 1954),
               ("Star Wars: Episode IV - A New Hope", 1977), ("It", None), ("It", 2017), ("The Godfather", 1972), ("The Godfather: Part II", 1974), ("2001: A Space Odyssey", 1968), ("Матрица", 1999)]
     frame = pd.DataFrame({"movieId": range(12), "title": [title for title, _ in titles], "year": pd.array([year for _, year in titles], "Int64"), "genres": [["Drama"]] * 12})
-    return Catalogue(frame, np.arange(12))
+    return MovieCatalogue(frame, np.arange(12))
 
 
 @pytest.mark.parametrize(("query", "title"), [("the matirx", "The Matrix"), ("MATRIX", "The Matrix"), ("mtrix relaoded", "The Matrix Reloaded"), ("amelie", "Amélie"), ("fabuleux", "Amélie"), ("se7en", "Se7en"),
@@ -307,7 +307,7 @@ def test_search(service):
     catalogue = make_catalogue()
     assert [film.item_idx for film in catalogue.search("it", 2)] == [7, 6], "of equals the better known one first"
     assert catalogue.search("xqzzy") == [] and catalogue.search("") == [] and catalogue.search("!?") == [] and catalogue.search("\x00\ud800") == []
-    assert len(catalogue.search("the", 1)) <= 1 and plain("  Crème-Brûlée:  Part II ") == "creme brulee part ii"
+    assert len(catalogue.search("the", 1)) <= 1 and normalize_title("  Crème-Brûlée:  Part II ") == "creme brulee part ii"
     for item in range(0, 120, 11):
         assert service.catalogue.titles[item] in [film.title for film in service.search(service.catalogue.titles[item].lower(), 3)]
 
@@ -319,7 +319,7 @@ def test_what_does_not_exist(service):
     with pytest.raises(NotFoundError, match=r"item_idx 120.*from 0 to 119"):
         service.similar(120)
     with pytest.raises(NotFoundError, match="there is no user nobody"):
-        service.user_of("nobody")
+        service.user_index_of("nobody")
 
 
 def test_standing_is_the_timeline_at_the_end(settings, known):
@@ -369,7 +369,7 @@ print([name for name in ("torch", "sklearn", "matplotlib", "implicit", "skops", 
 
 
 def test_a_known_user_keeps_the_vector_of_the_fit(service, known):
-    one = one_history(service.known, 3)
+    one = user_history(service.known, 3)
     vectors = service.hybrid.sources["als"].user_factors[[3]]
     assert np.array_equal(service.store.fold_in(one, vectors).hybrid.sources["als"].user_factors, vectors)
     solved = service.store.fold_in(one).hybrid.sources["als"].user_factors

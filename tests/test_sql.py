@@ -25,7 +25,7 @@ from movierec.data.own_data import OwnData, parse_columns
 from movierec.data.splits import PROTOCOL_CLASSES, build_split
 from movierec.pipeline import compare, export_recommendations_of, export_split_of, first_user, run
 from movierec.stages import open_data
-from movierec.serving.tmdb import linked_films
+from movierec.serving.tmdb import movies_with_tmdb_id
 from movierec.evaluation.runs import figures_of, read_runs
 from movierec.data.synthetic import synthesize
 
@@ -186,7 +186,7 @@ def wire(tmp_path_factory) -> tuple[list[Statement], set[tuple[str, int]]]: # st
         export_split_of(settings, "global-time", folder / "split")
         export_recommendations_of(settings, "global-time", "als", 5, folder / "lists.parquet")
         figures_of(settings, read_runs(settings)["run"].tolist(), "ndcg@5")
-        linked_films(settings)
+        movies_with_tmdb_id(settings)
         first_user(settings)
         (folder / "own.csv").write_text(OWN)
         ingest(settings.model_copy(update={"dataset": "own"}), OwnData(folder / "own.csv"))

@@ -31,8 +31,8 @@ def test_official_layout_and_marginals(archive, tmp_path):
     assert lengths.min() >= 20 and 130 < lengths.mean() < 160 and lengths.max() > 1_000
     popularity = ratings.groupby("movieId").size().sort_values(ascending=False)
     assert popularity.iloc[: len(popularity) // 10].sum() / len(ratings) > 0.4, "a tenth of the movies has much of the ratings"
-    shares = ratings.rating.value_counts(normalize=True).sort_index().to_numpy()
-    assert np.abs(shares - STAR_SHARES).max() < 0.01
+    category_shares = ratings.rating.value_counts(normalize=True).sort_index().to_numpy()
+    assert np.abs(category_shares - STAR_SHARES).max() < 0.01
     gaps = ratings.sort_values(["userId", "timestamp"]).groupby("userId").timestamp.diff()
     assert (gaps < 120).mean() > 0.8 and (gaps > 86_400).mean() > 0.005, "bursts, and long pauses between them"
     assert query("SELECT count(*) AS n FROM l WHERE tmdbId IS NULL", l=tables.path / "links.parquet").n[0] > 0

@@ -33,10 +33,10 @@ class Client:
         key: str | None = None, # sent as X-API-Key
         transport: httpx.BaseTransport | None = None, # default: the network
     ):
-        self.url, self._timeout, self._kept = url.rstrip("/"), timeout, {}
+        self.url, self._timeout, self._cache = url.rstrip("/"), timeout, {}
         self._http = httpx.Client(base_url=self.url, timeout=httpx.Timeout(timeout, connect=min(timeout, 2.0)), headers={"X-API-Key": key} if key else {}, transport=transport, trust_env=False)
 
-    def _ask(self, method: str, path: str, **more: Any) -> Any:
+    def _request(self, method: str, path: str, **more: Any) -> Any:
         "The answer to a request, as plain values."
         for again in (False, True):
             try:
@@ -60,11 +60,11 @@ class Client:
 
     def _keep(self, name: tuple, ask: Callable[[], Any], most: int = 200) -> Any:
         "An answer that doesn't change as long as the model doesn't."
-        if name not in self._kept:
-            while len(self._kept) >= most:
-                self._kept.pop(next(iter(self._kept)))
-            self._kept[name] = ask()
-        return self._kept[name]
+        if name not in self._cache:
+            while len(self._cache) >= most:
+                self._cache.pop(next(iter(self._cache)))
+            self._cache[name] = ask()
+        return self._cache[name]
 
 # %% ../../nbs/85_app.client.ipynb #1a4328f9
 class ApiClient(Client):
@@ -72,15 +72,15 @@ class ApiClient(Client):
 
     def about(self) -> dict[str, Any]:
         "What is served; whatever was kept of another model is forgotten."
-        told = self._ask("GET", "/about")
-        if told["model"] != self._kept.get("model"):
-            self._kept = {"model": told["model"]}
+        told = self._request("GET", "/about")
+        if told["model"] != self._cache.get("model"):
+            self._cache = {"model": told["model"]}
         return told
 
     def posters(self) -> dict[str, Any]:
         "Where posters come from, and whom to name for them."
         try:
-            return self._ask("GET", "/posters")
+            return self._request("GET", "/posters")
         except ApiAway:
             raise
         except ApiError:  # an API without posters
@@ -88,32 +88,32 @@ class ApiClient(Client):
 
     def home(self, who: dict[str, Any], wish: dict[str, Any]) -> dict[str, Any]:
         "Rows for somebody."
-        return self._ask("POST", "/home", json=who | wish)
+        return self._request("POST", "/home", json=who | wish)
 
     def why(self, who: dict[str, Any], item: int) -> dict[str, Any]:
         "Why a film stands where it does."
-        return self._ask("POST", "/why", json=who | {"item_idx": item})
+        return self._request("POST", "/why", json=who | {"item_idx": item})
 
     def debug(self, user: int, k: int = 10) -> dict[str, Any]:
         "How a user's list came about."
-        return self._ask("GET", f"/recommend/user/{user}/debug", params={"k": k})
+        return self._request("GET", f"/recommend/user/{user}/debug", params={"k": k})
 
     def opinion(self, user: int) -> dict[str, Any]:
         "What a user has said."
-        return self._ask("GET", f"/feedback/{user}")
+        return self._request("GET", f"/feedback/{user}")
 
     def give(self, user: int, item: int, action: str) -> dict[str, Any]: # the user's opinion now
         "Say something."
-        return self._ask("POST", "/feedback", json={"user_idx": user, "item_idx": item, "action": action, "idempotency_key": uuid.uuid4().hex})["feedback"]
+        return self._request("POST", "/feedback", json={"user_idx": user, "item_idx": item, "action": action, "idempotency_key": uuid.uuid4().hex})["feedback"]
 
     def history(self, user: int) -> list[dict[str, Any]]:
         "A user's films, the latest first."
-        return self._keep(("history", user), lambda: self._ask("GET", f"/users/{user}/history"))
+        return self._keep(("history", user), lambda: self._request("GET", f"/users/{user}/history"))
 
     def film(self, item: int) -> dict[str, Any]:
         "A film."
-        return self._keep(("film", item), lambda: self._ask("GET", f"/movies/{int(item)}"))
+        return self._keep(("film", item), lambda: self._request("GET", f"/movies/{int(item)}"))
 
     def search(self, query: str) -> list[dict[str, Any]]:
         "Films by title."
-        return self._keep(("search", query), lambda: self._ask("GET", "/movies", params={"query": query[:200], "limit": 8}))
+        return self._keep(("search", query), lambda: self._request("GET", "/movies", params={"query": query[:200], "limit": 8}))

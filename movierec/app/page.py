@@ -20,7 +20,7 @@ from ..config import Settings, project_root
 
 # %% ../../nbs/87_app.page.ipynb #a0417ccf
 STATIC = Path(__file__).parents[1] / "static" if "__file__" in globals() else project_root() / "movierec" / "static"
-DOES = ("start", "choose", "surprise", "newcomer", "pick", "unpick", "search", "say", "wish", "explain", "look", "close")
+DOES = ("start", "choose", "surprise", "new_user", "pick", "unpick", "search", "say", "wish", "explain", "look", "close")
 
 # %% ../../nbs/87_app.page.ipynb #7bf0160b
 class Page(anywidget.AnyWidget):

@@ -60,7 +60,7 @@ class Holdout:
         return matrix
 
     @cached_property
-    def judged(self) -> np.ndarray: # int32, ascending
+    def evaluated_users(self) -> np.ndarray: # int32, ascending
         "Users with at least one relevant event: the denominator of every mean."
         return np.flatnonzero(np.diff(self.relevant.indptr)).astype(np.int32)
 
@@ -72,9 +72,9 @@ class Holdout:
             liked, known = np.ones(len(events), bool), np.ones(len(events), bool)
         return {"held_out_events": len(events), "without_confidence": int((~liked).sum()), "item_not_in_history": int((liked & ~known).sum()),
                 "already_seen": int((liked & known & self._seen).sum()), "relevant_events": int(self.relevant.nnz),
-                "users_with_events": len(self.users), "users_judged": len(self.judged), "relevant_but_unrated_at_the_moment": self._unrated_then()}
+                "users_with_events": len(self.users), "users_evaluated": len(self.evaluated_users), "relevant_but_unrated_at_prediction_time": self._unrated_at_prediction_time()}
 
-    def _unrated_then(self) -> int:
+    def _unrated_at_prediction_time(self) -> int:
         "Relevant events on films whose first rating in the history is not earlier than the user's moment."
         first = np.full(self.history.n_items, np.iinfo(np.int64).max)
         np.minimum.at(first, self.history.item_idx, self.history.timestamp)
@@ -97,7 +97,7 @@ def load_holdout(
 
     if f"{phase}_fold_in" in rules.files:
         population = read(("train",))
-        return Holdout(phase, population.guests(read((f"{phase}_fold_in",))), read((phase,)), np.full(contents["n_users"], population.as_of), relevant, population)
+        return Holdout(phase, population.fold_in_users(read((f"{phase}_fold_in",))), read((phase,)), np.full(contents["n_users"], population.as_of), relevant, population)
     known, foreseen = {"tuning": (("train",), ("train",)), "validation": (("train",), ("validation",)), "test": (("train", "validation"), ("test",))}[phase]
     history = read(known, "NOT tuning" if phase == "tuning" else "true")
     events = read(foreseen, "tuning" if phase == "tuning" else "true", None)

@@ -114,7 +114,7 @@ class Interactions:
         return np.bincount(self.item_idx, minlength=self.n_items) if self.population_counts is None else self.population_counts
 
     @cached_property
-    def unmet(self) -> np.ndarray: # int64, ascending: item_idx
+    def unseen_items(self) -> np.ndarray: # int64, ascending: item_idx
         "Items without an event."
         return np.flatnonzero(self.item_counts == 0)
 
@@ -128,7 +128,7 @@ class Interactions:
         arrays = {name: getattr(self, name)[mask] for name in EVENT_COLUMNS}
         return replace(self, **arrays, as_of=self.as_of if as_of is None else as_of)
 
-    def guests(self, events: "Interactions") -> "Interactions":
+    def fold_in_users(self, events: "Interactions") -> "Interactions":
         "People who are in no training set, with their own `user_idx`, as a model fitted on these interactions sees them: what is known about items stays what it is."
         return replace(events, as_of=self.as_of, population_counts=self.item_counts)
 

@@ -153,7 +153,7 @@ def synthesize(
     like: str = "ml-20m", # one of `SHAPES`
     scale: float = 1.0, # of the numbers of users and ratings; 0 < scale ≤ 1
     seed: int = 0,
-    step: Callable[[str], None] = lambda text: None, # told what is being done
+    report: Callable[[str], None] = lambda text: None, # told what is being done
 ) -> dict[str, int]: # rows per table
     "Write a synthetic archive in the csv layout; the same arguments give the same bytes."
     if like not in SHAPES:
@@ -163,7 +163,7 @@ def synthesize(
     from movierec import __version__
 
     shape, name = SHAPES[like], like
-    step("drawing ratings")
+    report("drawing ratings")
     ratings, taste = _ratings(shape, scale, seed)
     movies = _movies(taste, seed)
     ratings["movieId"] = movies["movieId"].to_numpy()[ratings.pop("item")]
@@ -182,7 +182,7 @@ def synthesize(
         with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder, duckdb.connect() as con, zipfile.ZipFile(temporary, "w") as archive:
             con.execute("SET enable_progress_bar = false")
             for table, (frame, columns) in tables.items():
-                step(f"writing {table}")
+                report(f"writing {table}")
                 con.register("frame", frame)
                 file = Path(folder, f"{table}.csv")
                 con.execute(f"COPY (SELECT {columns} FROM frame) TO '{str(file).replace(chr(39), chr(39) * 2)}' (FORMAT csv, HEADER true)")

@@ -18,7 +18,7 @@ from .tables import _literal, write_table
 _FIRST = 631_152_000  # 1990-01-01, in seconds since 1970
 
 # %% ../../nbs/15_data.validate.ipynb #269d5f5f
-def _shown(column: str) -> str:
+def _shown_value(column: str) -> str:
     "SQL for a value as a person would write it."
     return f"regexp_replace(CAST({column} AS VARCHAR), '\\.0$', '')"
 
@@ -26,13 +26,13 @@ def _shown(column: str) -> str:
 def _whole(column: str) -> str:
     "SQL: a whole number that fits 32 bits, and not negative."
     return (f"WHEN {column} IS NULL THEN '{column} is missing' WHEN NOT ({column} BETWEEN 0 AND 2147483647 AND {column} = floor({column})) "
-            f"THEN '{column} is ' || {_shown(column)} || ', not a whole number from 0 to 2147483647'")
+            f"THEN '{column} is ' || {_shown_value(column)} || ', not a whole number from 0 to 2147483647'")
 
 # %% ../../nbs/15_data.validate.ipynb #ac7f6f8f
 def _time(now: int) -> str:
     "SQL: seconds since 1970, from 1990 until tomorrow."
     return (f"WHEN timestamp IS NULL THEN 'timestamp is missing or no time' WHEN NOT (timestamp BETWEEN {_FIRST} AND {now + 86_400}) "
-            f"THEN 'timestamp is ' || {_shown('timestamp')} || ', not a time from 1990 until now'")
+            f"THEN 'timestamp is ' || {_shown_value('timestamp')} || ', not a time from 1990 until now'")
 
 # %% ../../nbs/15_data.validate.ipynb #83a07728
 def _text(column: str) -> str: return f"WHEN coalesce({column}, '') = '' THEN '{column} is missing'"
@@ -42,9 +42,9 @@ def _row_checks(table: str, text_ids: bool, implicit: bool, now: int) -> str: # 
     "What each row of a table must satisfy by itself."
     number = _text if text_ids else _whole
     rating = "" if implicit else ("WHEN rating IS NULL THEN 'rating is missing or no number' "
-                                  f"WHEN NOT (rating BETWEEN 0.5 AND 5) THEN 'rating is ' || {_shown('rating')} || ', not between 0.5 and 5'")
+                                  f"WHEN NOT (rating BETWEEN 0.5 AND 5) THEN 'rating is ' || {_shown_value('rating')} || ', not between 0.5 and 5'")
     checks = {"ratings": number("userId") + number("movieId") + rating + _time(now), "movies": number("movieId") + _text("title"),
-              "links": number("movieId") + f" WHEN tmdbId <> floor(tmdbId) OR tmdbId NOT BETWEEN 0 AND 2147483647 THEN 'tmdbId is ' || {_shown('tmdbId')}",
+              "links": number("movieId") + f" WHEN tmdbId <> floor(tmdbId) OR tmdbId NOT BETWEEN 0 AND 2147483647 THEN 'tmdbId is ' || {_shown_value('tmdbId')}",
               "tags": number("userId") + number("movieId") + _time(now)}
     return f"CASE {checks[table]} END"
 
@@ -61,22 +61,22 @@ def _has_repeats(con: duckdb.DuckDBPyConnection, table: str, key: str) -> bool:
 # %% ../../nbs/15_data.validate.ipynb #00d954f5
 def _check(con: duckdb.DuckDBPyConnection, table: str, text_ids: bool, implicit: bool, now: int) -> None:
     "Move what is wrong with raw_<table> to `problems`: bad rows first, then what is wrong between rows."
-    def set_aside(found: str) -> None:
+    def spill_to_disk(found: str) -> None:
         if con.execute(f"SELECT count(*) FROM ({found})").fetchone()[0]:
             con.execute(f"INSERT INTO problems SELECT '{table}', pos, NULL, reason, NULL FROM ({found})")
             con.execute(f"DELETE FROM raw_{table} WHERE rowid IN (SELECT pos FROM problems WHERE tab = '{table}')")
 
-    set_aside(f"SELECT rowid AS pos, reason FROM (SELECT rowid, {_row_checks(table, text_ids, implicit, now)} AS reason FROM raw_{table}) WHERE reason IS NOT NULL")
-    key, phrase = {"ratings": ("userId, movieId", f"'user ' || {_shown('userId')} || ' rates movie ' || {_shown('movieId')} || ' a second time'"),
-                   "movies": ("movieId", f"'movie ' || {_shown('movieId')} || ' appears a second time'")}.get(table, (None, None))
+    spill_to_disk(f"SELECT rowid AS pos, reason FROM (SELECT rowid, {_row_checks(table, text_ids, implicit, now)} AS reason FROM raw_{table}) WHERE reason IS NOT NULL")
+    key, phrase = {"ratings": ("userId, movieId", f"'user ' || {_shown_value('userId')} || ' rates movie ' || {_shown_value('movieId')} || ' a second time'"),
+                   "movies": ("movieId", f"'movie ' || {_shown_value('movieId')} || ' appears a second time'")}.get(table, (None, None))
     if key and _has_repeats(con, table, key):
         repeated = f"SELECT rowid AS pos, {phrase} AS reason FROM raw_{table} QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {'timestamp, ' if implicit and table == 'ratings' else ''}rowid) > 1"
         if implicit and table == "ratings":  # a film watched twice is no mistake
             con.execute(f"DELETE FROM raw_ratings WHERE rowid IN (SELECT pos FROM ({repeated}))")
         else:
-            set_aside(repeated)
+            spill_to_disk(repeated)
     if table == "ratings":
-        set_aside(f"SELECT r.rowid AS pos, 'movie ' || {_shown('r.movieId')} || ' is not in the movies table' AS reason FROM raw_ratings r ANTI JOIN raw_movies m ON r.movieId = m.movieId")
+        spill_to_disk(f"SELECT r.rowid AS pos, 'movie ' || {_shown_value('r.movieId')} || ' is not in the movies table' AS reason FROM raw_ratings r ANTI JOIN raw_movies m ON r.movieId = m.movieId")
 
 # %% ../../nbs/15_data.validate.ipynb #56a802f3
 def _locate(con: duckdb.DuckDBPyConnection, table: str, path: Path, header: bool) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import duckdb
 
-from ..artifacts import locked, paths
+from ..artifacts import file_lock, paths
 from ..config import Settings
 from .tables import _literal, _view_files
 
@@ -46,7 +46,7 @@ def create_warehouse(
     temporary = target.with_name(f".{target.name}.tmp")
     # A view can't ask where its database lies, but the default of temp_directory says so: "<path of the database>.tmp".
     here = "regexp_replace(current_setting('temp_directory'), '[^/\\\\]*\\.tmp$', '')"
-    with locked(target):
+    with file_lock(target):
         temporary.unlink(missing_ok=True)  # of a killed run
         with duckdb.connect(temporary, config={"storage_compatibility_version": "v1.0.0"}) as con:  # so that older clients can read it
             for view, file in tables.items():

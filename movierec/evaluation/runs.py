@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..artifacts import Artifact, locked, paths, replacing, write_json
+from ..artifacts import Artifact, file_lock, paths, replace_atomically, write_json
 from ..config import NotFoundError, Settings, did_you_mean
 from ..data.tables import connect, query, write_table
-from .results import of_users, read_results
+from .results import per_user_metrics, read_results
 from ..statistics import paired_difference
 
 # %% ../../nbs/67_evaluation.runs.ipynb #7ec1149d
@@ -55,7 +55,7 @@ def keep_run(
     name, results = evaluation.key[:8], read_results(evaluation)
     folder = paths(settings).runs / name
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
+    with file_lock(folder):
         if folder.is_dir():
             return name
         protocol = results["protocol"]
@@ -63,7 +63,7 @@ def keep_run(
                  "n_users": results["systems"][results["best_on_validation"]]["n_users"], "best_on_validation": results["best_on_validation"], "headline": protocol["headline"],
                  "source": results["dataset"]["sha256"], "version": results["version"], "code": evaluation.manifest["code"], "changed": changed_settings(results["config"]),
                  "config": results["config"], "seconds": results["seconds"], "peak_memory_mb": results["peak_memory_mb"]}
-        with replacing(folder) as temporary:
+        with replace_atomically(folder) as temporary:
             with connect() as con:
                 con.register("rows", long_form(results))
                 write_table(con, "SELECT * FROM rows", temporary / "metrics.parquet")
@@ -127,7 +127,7 @@ def side_by_side(
     parts = {(run, what): own.set_index("system")[what] for run in runs for own in [figures[figures["run"] == run]] for what in ("value", "low", "high")}
     table = pd.DataFrame(parts).reindex(figures["system"].drop_duplicates())
     if len(runs) == 2 and segment == "all" and not metric.startswith(("coverage@", "gini@")):
-        first, second = (of_users(paths(settings).runs / run / "users.parquet", [metric])[metric] for run in runs)
+        first, second = (per_user_metrics(paths(settings).runs / run / "users.parquet", [metric])[metric] for run in runs)
         about = [find_run(settings, run) for run in runs]
         same = all(about[0][name] == about[1][name] for name in ("dataset", "source", "protocol", "relevant")) and first.index.equals(second.index)
         differences = {}

@@ -350,8 +350,8 @@ def simulate_ab(
     longest = artifacts["lists"].manifest["contents"]["length"]
     if k > longest:
         raise NotFoundError(f"the stored lists are {longest} long, so k can be at most {longest}")
-    ranked = [read_lists(artifacts["lists"], name, holdout.judged, k) for name in (a, b)]
-    result = simulate(*ranked, holdout.relevant[holdout.judged], (a, b), model or UserModel(), trials=trials, seed=settings.seed)
+    ranked = [read_lists(artifacts["lists"], name, holdout.evaluated_users, k) for name in (a, b)]
+    result = simulate(*ranked, holdout.relevant[holdout.evaluated_users], (a, b), model or UserModel(), trials=trials, seed=settings.seed)
     result |= {"dataset": settings.dataset, "protocol": protocol, "relevant": settings.relevant}
     write_json(paths(settings).results / f"{settings.results_name(protocol)}-simulation.json", result)
     return result

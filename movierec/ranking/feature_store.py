@@ -11,26 +11,26 @@ from copy import copy
 import numpy as np
 from scipy import sparse
 
-from ..config import SCORED
+from ..config import ALL_SOURCES
 from ..data.interactions import Interactions
-from ..parallel import in_threads
+from ..parallel import map_threads
 from movierec.ranking.features import (
-    CLASSIC,
-    DECADES,
-    GAPS,
-    HABITS,
+    BASE_FEATURES,
+    DECADE_FEATURES,
+    DISTANCE_FEATURES,
+    SESSION_FEATURES,
     ITEM_WINDOWS,
     LAST,
-    LATELY,
-    NEARNESS,
+    RECENCY_FEATURES,
+    SIMILARITY_FEATURES,
     NEVER,
     USER_WINDOWS,
     V3_FEATURES,
-    VOTES,
+    RETRIEVAL_FEATURES,
 )
-from .timeline import Standing, Timeline
-from ..retrieval.genre import kind_affinity
-from ..retrieval.hybrid import Hybrid, Pool
+from .timeline import PointInTimeState, Timeline
+from ..retrieval.genre import category_affinity
+from ..retrieval.hybrid import Hybrid, CandidatePool
 from ..retrieval.linalg import dense_product
 
 # %% ../../nbs/52_ranking.feature_store.ipynb #254a6c8c
@@ -47,11 +47,11 @@ class FeatureStore:
         self,
         hybrid: Hybrid, # its interactions, its catalogue and its fitted sources; nothing else is ever looked at
         half_life_days: float = 30.0,
-        items: Standing | None = None, # given: it serves guests only, at that moment
+        items: PointInTimeState | None = None, # given: it serves guests only, at that moment
     ):
         self.hybrid, self.interactions, self.half_life_days = hybrid, hybrid.interactions, half_life_days
         events, genre = hybrid.interactions, hybrid.sources["genre"]
-        timelines = in_threads(lambda of: Timeline.of(getattr(events, f"{of}_idx"), events.timestamp, events.confidence, getattr(events, f"n_{of}s"), half_life_days), () if items else ("user", "item"))
+        timelines = map_threads(lambda of: Timeline.of(getattr(events, f"{of}_idx"), events.timestamp, events.confidence, getattr(events, f"n_{of}s"), half_life_days), () if items else ("user", "item"))
         self.users, self.items = timelines or (None, items)
         self._kinds = genre.kinds
         self.genre_vectors = _unit(self._kinds["genres"][0])
@@ -60,18 +60,18 @@ class FeatureStore:
 
     def fold_in(
         self,
-        guests: Interactions,
+        fold_in_users: Interactions,
         user_factors: np.ndarray | None = None, # ALS's vectors of the guests, if its fit knew them
     ) -> "FeatureStore": # a shallow copy
         "The same store, asked about people who are in no training set (`Interactions.guests`)."
         store = copy(self)
-        store.hybrid, store.interactions = self.hybrid.fold_in(guests, user_factors), guests
-        store.users = Timeline.of(guests.user_idx, guests.timestamp, guests.confidence, guests.n_users, self.half_life_days)
+        store.hybrid, store.interactions = self.hybrid.fold_in(fold_in_users, user_factors), fold_in_users
+        store.users = Timeline.of(fold_in_users.user_idx, fold_in_users.timestamp, fold_in_users.confidence, fold_in_users.n_users, self.half_life_days)
         return store
 
     def matrix(
         self,
-        pool: Pool, # n users with k candidates each
+        pool: CandidatePool, # n users with k candidates each
         as_of: np.ndarray, # int64, n: the moment for each user
         features: tuple[str, ...] = V3_FEATURES, # which columns, in which order
     ) -> np.ndarray: # float32, n × k × len(features); NaN where there is no item
@@ -79,7 +79,7 @@ class FeatureStore:
         as_of, there = np.asarray(as_of, np.int64), pool.items >= 0
         items = np.maximum(pool.items, 0)
         columns: dict[str, np.ndarray] = {}
-        for declared, group in ((CLASSIC[:9] + LATELY + HABITS + GAPS, self._facts), (CLASSIC[9:] + DECADES, self._affinities), (NEARNESS, self._nearness), (VOTES, self._votes)):
+        for declared, group in ((BASE_FEATURES[:9] + RECENCY_FEATURES + SESSION_FEATURES + DISTANCE_FEATURES, self._facts), (BASE_FEATURES[9:] + DECADE_FEATURES, self._affinities), (SIMILARITY_FEATURES, self._nearness), (RETRIEVAL_FEATURES, self._votes)):
             if not {feature.name for feature in declared}.isdisjoint(features):
                 columns |= group(pool, items, as_of)
         values = np.empty((*items.shape, len(features)), np.float32)
@@ -107,7 +107,7 @@ class FeatureStore:
         indptr = np.concatenate([[0], np.cumsum(count)])
         return indptr, self.interactions.item_idx[np.arange(indptr[-1]) + np.repeat(end - indptr[1:], count)]
 
-    def _facts(self, pool: Pool, items: np.ndarray, as_of: np.ndarray) -> dict[str, np.ndarray]:
+    def _facts(self, pool: CandidatePool, items: np.ndarray, as_of: np.ndarray) -> dict[str, np.ndarray]:
         "What users and items did, all in all and lately, and how far a candidate is from the user's last films in fame and age."
         columns = {}
         user = self.users.at(pool.users, as_of, tuple(USER_WINDOWS.values()))[:, None, :]
@@ -121,7 +121,7 @@ class FeatureStore:
         columns |= {f"item_events_{days}d": item[..., 5 + place] for place, days in enumerate(ITEM_WINDOWS)}
         rate = np.log((item[..., 5:] + 1) / (np.array(ITEM_WINDOWS) + 7))  # one event a week is nothing to speak of
         columns |= {"user_tenure_days": np.nan_to_num(user[..., 4]), "item_age_days": np.nan_to_num(item[..., 4]), "hour_of_day": (as_of // 3_600 % 24)[:, None],
-                    "situation": pool.situation[:, None], "item_trend": rate[..., 1] - rate[..., 2], "item_trend_long": rate[..., 2] - rate[..., 3],
+                    "user_context": pool.user_context[:, None], "item_trend": rate[..., 1] - rate[..., 2], "item_trend_long": rate[..., 2] - rate[..., 3],
                     "item_year": self._year[items], "item_genre_count": self._n_genres[items]}
         for last in (LAST[0], LAST[-1]):
             indptr, recent = self._last(pool.users, as_of, last)
@@ -134,16 +134,16 @@ class FeatureStore:
                 columns[f"{name}_gap_{last}"] = of_item - mean[:, None]
         return columns
 
-    def _affinities(self, pool: Pool, items: np.ndarray, as_of: np.ndarray) -> dict[str, np.ndarray]:
+    def _affinities(self, pool: CandidatePool, items: np.ndarray, as_of: np.ndarray) -> dict[str, np.ndarray]:
         "How the user's confidence is spread over the item's genres and decade."
         columns = {}
         for kind, (kinds, share) in self._kinds.items():
-            affinity = kind_affinity(self.interactions, share, pool.users, as_of, (None, self.half_life_days))
+            affinity = category_affinity(self.interactions, share, pool.users, as_of, (None, self.half_life_days))
             plain, recent = np.moveaxis(kinds[items] @ affinity, -1, 0)
             columns |= {f"user_item_{kind[:-1]}_aff": plain, f"user_item_{kind[:-1]}_aff_decay": recent}
         return columns
 
-    def _nearness(self, pool: Pool, items: np.ndarray, as_of: np.ndarray) -> dict[str, np.ndarray]:
+    def _nearness(self, pool: CandidatePool, items: np.ndarray, as_of: np.ndarray) -> dict[str, np.ndarray]:
         "How near each candidate is to the user's last events, in the eyes of the fitted sources."
         columns, n, row = {}, len(as_of), np.arange(len(as_of))[:, None]
         parts = [self._last(pool.users, as_of, last) for last in LAST]
@@ -158,12 +158,12 @@ class FeatureStore:
             columns |= {f"{name}_{last}": (of_items @ wanted[place * n : (place + 1) * n])[:, :, 0] for place, last in enumerate(LAST)}
         return columns
 
-    def _votes(self, pool: Pool, items: np.ndarray, as_of: np.ndarray) -> dict[str, np.ndarray]:
+    def _votes(self, pool: CandidatePool, items: np.ndarray, as_of: np.ndarray) -> dict[str, np.ndarray]:
         "What the sources and the hybrid think."
-        columns = {"votes": np.where(np.isfinite(pool.scores), pool.scores, np.nan), "votes_rank": np.arange(1, items.shape[1] + 1)[None, :],
+        columns = {"fused_score": np.where(np.isfinite(pool.scores), pool.scores, np.nan), "fused_rank": np.arange(1, items.shape[1] + 1)[None, :],
                    "n_sources": sum((rank > 0).astype(np.float32) for rank in pool.ranks.values())}
         unsaid = np.full((1, 1), np.nan, np.float32)
-        for name in SCORED:
+        for name in ALL_SOURCES:
             score = columns[f"{name}_score"] = pool.source_scores.get(name, unsaid)
             known = np.isfinite(score)
             count = np.maximum(known.sum(axis=1, keepdims=True), 1)

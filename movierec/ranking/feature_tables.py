@@ -15,7 +15,7 @@ from ..config import ArtifactError, EVENT_COLUMNS, Settings
 from ..data.interactions import Interactions, load_interactions
 from ..data.tables import connect, write_table
 from .features import ITEM_WINDOWS
-from .timeline import Standing, Timeline
+from .timeline import PointInTimeState, Timeline
 
 # %% ../../nbs/53_ranking.feature_tables.ipynb #96d0123e
 # A day has 86400e0 seconds: a double. 86400.0 would be a decimal, which other engines divide to a decimal of few digits.
@@ -84,7 +84,7 @@ def build_histories(
 # %% ../../nbs/53_ranking.feature_tables.ipynb #9e63e3cb
 def load_histories(
     histories: Artifact, # from `build_histories`
-) -> tuple[Interactions, Standing]:
+) -> tuple[Interactions, PointInTimeState]:
     "All events, which stay on the disk until they are asked for, and the items' standing."
     contents = histories.manifest["contents"]
     try:
@@ -93,4 +93,4 @@ def load_histories(
         raise ArtifactError(f"{histories.path} can't be read ({type(error).__name__}): run `movierec run` again") from None
     events = Interactions(**{name: arrays[name] for name in EVENT_COLUMNS}, n_users=contents["n_users"], n_items=contents["n_items"], as_of=contents["as_of"])
     vars(events).update(indptr=arrays["indptr"], item_counts=arrays["item_counts"])  # else they would be counted anew
-    return events, Standing(contents["as_of"], np.array(arrays["standing"]))
+    return events, PointInTimeState(contents["as_of"], np.array(arrays["standing"]))

@@ -15,8 +15,8 @@ from ..artifacts import Artifact
 from ..config import DataError, Settings
 from ..data.holdout import Holdout, load_holdout
 from ..metrics import hits
-from ..parallel import in_threads
-from ..progress import counted
+from ..parallel import map_threads
+from ..progress import report_progress
 from .feature_store import FeatureStore
 from .features import V3_FEATURES
 from ..retrieval.hybrid import Hybrid
@@ -35,7 +35,7 @@ class TrainingSet:
         return TrainingSet(self.users[some], self.items[some], self.features[some], self.labels[some])
 
     @classmethod
-    def blank(cls, n: int, k: int) -> "TrainingSet":
+    def empty(cls, n: int, k: int) -> "TrainingSet":
         "Room for the candidates of n users: millions of rows are written into place, not kept twice."
         return cls(np.empty(n, np.int32), np.empty((n, k), np.int32), np.empty((n, k, len(V3_FEATURES)), np.float32), np.empty((n, k), bool))
 
@@ -52,9 +52,9 @@ class TrainingSet:
 def validation_users(holdout: Holdout, settings: Settings) -> np.ndarray: # int32, ascending
     "The users whose pools are scored on validation: all, or as many (drawn by the seed) as `ranker.max_rows` allows."
     limit = max(settings.ranker.max_rows // settings.hybrid.pool_size, 1)
-    if len(holdout.judged) <= limit:
-        return holdout.judged
-    return np.sort(np.random.default_rng(settings.seed).choice(holdout.judged, limit, replace=False))
+    if len(holdout.evaluated_users) <= limit:
+        return holdout.evaluated_users
+    return np.sort(np.random.default_rng(settings.seed).choice(holdout.evaluated_users, limit, replace=False))
 
 # %% ../../nbs/54_ranking.training.ipynb #310d4c45
 def training_set(
@@ -62,21 +62,21 @@ def training_set(
     holdout: Holdout, # of the tuning or the validation phase
     users: np.ndarray, # int: user_idx
     batch_size: int = 128, # users handled at a time by one thread
-    told: Callable[[int, int], None] | None = None, # see `in_threads`
-    room: TrainingSet | None = None, # where to write them, if there is room already
+    progress: Callable[[int, int], None] | None = None, # see `map_threads`
+    out: TrainingSet | None = None, # where to write them, if there is room already
 ) -> TrainingSet:
     "Retrieve, describe and label the candidates of `users`."
-    room = (room or TrainingSet.blank(len(users), store.hybrid.pool_size)).of(slice(0, len(users)))
-    room.users[:] = users
+    out = (out or TrainingSet.empty(len(users), store.hybrid.pool_size)).of(slice(0, len(users)))
+    out.users[:] = users
 
     def part(start: int) -> None:
         batch = slice(start, start + batch_size)
         moments = holdout.as_of[users[batch]]
         pool = store.hybrid.pool(users[batch], moments)
-        room.items[batch], room.features[batch], room.labels[batch] = pool.items, store.matrix(pool, moments), hits(pool.items, holdout.relevant[users[batch]])
+        out.items[batch], out.features[batch], out.labels[batch] = pool.items, store.matrix(pool, moments), hits(pool.items, holdout.relevant[users[batch]])
 
-    in_threads(part, range(0, len(users), batch_size), told)
-    return room
+    map_threads(part, range(0, len(users), batch_size), progress)
+    return out
 
 # %% ../../nbs/54_ranking.training.ipynb #3f08c0af
 def load_phase(
@@ -84,15 +84,15 @@ def load_phase(
     split: Artifact, # from `build_split`
     sources: Artifact, # from `build_sources` in the same phase
     phase: str, # "tuning" or "validation"
-    step: Callable[..., None] = lambda *told: None, # told of how many users the pools are there
-    room: TrainingSet | None = None, # see `training_set`
+    report: Callable[..., None] = lambda *told: None, # told of how many users the pools are there
+    out: TrainingSet | None = None, # see `training_set`
 ) -> tuple[Holdout, Hybrid, TrainingSet]:
     "The holdout of a phase, its fitted hybrid, and the labelled pools of its users."
     holdout = load_holdout(split, phase)
     hybrid = Hybrid.load(sources.path, holdout.history)
     users = validation_users(holdout, settings)
-    told = counted(step, f"collecting candidates of the {phase} phase", len(users))
-    pairs = training_set(FeatureStore(hybrid, settings.half_life_days), holdout, users, told=told, room=room) if len(users) else None
+    told = report_progress(report, f"collecting candidates of the {phase} phase", len(users))
+    pairs = training_set(FeatureStore(hybrid, settings.half_life_days), holdout, users, progress=told, out=out) if len(users) else None
     if pairs is None or not pairs.labels.any():
         raise DataError(f"{settings.dataset} is too small to train a ranker: no candidate of the {phase} phase of "
                         f"{split.manifest['contents']['protocol']} is relevant")

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from ..data.interactions import Interactions
 from .linalg import dense_product, gram
-from .recommender import ScoringRecommender, pairs_of, strongest, top_k
+from .recommender import ScoringRecommender, pairwise_contributions, top_contributor, top_k
 
 # %% ../../nbs/33_retrieval.item_item.ipynb #122fdd13
 @dataclass
@@ -66,6 +66,6 @@ class ItemItem(ScoringRecommender):
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
         return dense_product(self._history(users), self.similarity)
 
-    def because(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    def seed_items(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         history = self._history(np.asarray(users))
-        return strongest(history, pairs_of(self.similarity, history, items), items)
+        return top_contributor(history, pairwise_contributions(self.similarity, history, items), items)

@@ -24,7 +24,7 @@ import numpy as np
 from ..artifacts import digest
 from ..config import ConfigError
 from ..data.interactions import Interactions
-from .als import _DotProducts
+from .als import DotProductRecommender
 from .ann import ItemIndex, has_faiss
 from .recommender import fitted_on, top_k
 from movierec.retrieval.transformer import (
@@ -121,7 +121,7 @@ def read_checkpoint(path: Path | None, key: str, weights: dict, optimizer) -> in
 
 # %% ../../nbs/40_retrieval.neural.ipynb #7fa6b60c
 @dataclass
-class _Trained(_DotProducts):
+class _Trained(DotProductRecommender):
     "The parameters of `SASRec`, and how it learns."
     state: ClassVar[tuple[str, ...]] = WEIGHTS
     factors: int = 64
@@ -207,7 +207,7 @@ class _Trained(_DotProducts):
             pace = (perf_counter() - started) / (number + 1)
             if (number + 1) % 20 == 0 or number + 1 == len(batches):
                 left = pace * (len(batches) * (epochs - epoch) - number - 1)
-                self.step(f"training sasrec: epoch {epoch + 1} of {epochs}, loss {loss / (number + 1):.3f}, {sequences / pace / (number + 1):,.0f} sequences/s, {left:.0f} s left")
+                self.report(f"training sasrec: epoch {epoch + 1} of {epochs}, loss {loss / (number + 1):.3f}, {sequences / pace / (number + 1):,.0f} sequences/s, {left:.0f} s left")
 
 # %% ../../nbs/40_retrieval.neural.ipynb #d94fa673
 def _parts(values: np.ndarray, size: int) -> list[np.ndarray]:
@@ -255,7 +255,7 @@ class _Scoring(_Trained):
 
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
         states, known = self.states(users, as_of)
-        scores = self._products(states)
+        scores = self._dot_products(states)
         scores[~known] = -np.inf
         return scores
 
@@ -270,11 +270,11 @@ class SASRec(_Scoring):
         met = np.flatnonzero(self.interactions.item_counts)
         return ItemIndex(self.item_factors[met], met)
 
-    def ask(self, users, k, as_of):
+    def retrieve(self, users, k, as_of):
         "What `ScoringRecommender.ask` says; where there are many items, the lists come from an approximate index."
         users, known = np.asarray(users), self.interactions
         if known.n_items < self.index_from or not len(known) or not has_faiss():
-            return super().ask(users, k, as_of)
+            return super().retrieve(users, k, as_of)
         states, reads = self.states(users, as_of)
 
         def score_of(items: np.ndarray) -> np.ndarray:
@@ -284,7 +284,7 @@ class SASRec(_Scoring):
         items, best = self._best_of(users, self._index.search(states, min(2 * k + 100, len(self._index.items))), k, score_of)
         short = np.flatnonzero(reads & (items[:, -1] < 0))  # the index came across too few that they haven't seen
         if len(short):
-            items[short], best[short], _ = super().ask(users[short], k, as_of[short])
+            items[short], best[short], _ = super().retrieve(users[short], k, as_of[short])
         return items, best, score_of
 
     def _best_of(self, users: np.ndarray, items: np.ndarray, k: int, score_of: Callable) -> tuple[np.ndarray, np.ndarray]:

@@ -18,43 +18,43 @@ from ..data.interactions import Interactions, decay
 from .recommender import ScoringRecommender, top_k
 
 # %% ../../nbs/32_retrieval.popularity.ipynb #76dda752
-class _SharedOrder(ScoringRecommender):
+class _NonPersonalized(ScoringRecommender):
     "A recommender that shows everybody the same at a moment, less what they have seen."
 
     @abstractmethod
-    def _when(self, as_of: np.ndarray) -> np.ndarray: # int64, n
+    def _time_slot(self, as_of: np.ndarray) -> np.ndarray: # int64, n
         "Requests with the same number get the same."
 
     @abstractmethod
-    def _shared(self, when: np.ndarray) -> np.ndarray: # float32, len(when) × n_items
+    def _slot_scores(self, when: np.ndarray) -> np.ndarray: # float32, len(when) × n_items
         "Scores for these numbers, which differ."
 
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
-        when, place = np.unique(self._when(as_of), return_inverse=True)
-        return self._shared(when)[place]
+        when, place = np.unique(self._time_slot(as_of), return_inverse=True)
+        return self._slot_scores(when)[place]
 
-    def _order(self, when: int, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # the `depth` best item_idx; their scores; all scores
+    def _ranking(self, when: int, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # the `depth` best item_idx; their scores; all scores
         "The order of a moment, kept for the next request, also for guests: it is nobody's own."
         learned, kept = getattr(self, self.state[0]), self.__dict__.setdefault("_kept", [None])
         last = kept[0]
         if last is None or last[0] != (when, depth) or last[1] is not learned:
-            scores = self._shared(np.array([when]))
-            scores[:, self.interactions.unmet] = -np.inf
+            scores = self._slot_scores(np.array([when]))
+            scores[:, self.interactions.unseen_items] = -np.inf
             items, best = top_k(scores, depth)
             kept[0] = last = ((when, depth), learned, (items[0], best[0], scores[0]))  # in one step: other threads ask too
         return last[2]
 
-    def fold_in(self, guests):
+    def fold_in(self, fold_in_users):
         self.__dict__.setdefault("_kept", [None])  # shared with the copy
-        return super().fold_in(guests)
+        return super().fold_in(fold_in_users)
 
-    def ask(self, users, k, as_of):
+    def retrieve(self, users, k, as_of):
         "What `ScoringRecommender.ask` says, faster where all users ask at one moment."
-        when = np.unique(self._when(as_of))
+        when = np.unique(self._time_slot(as_of))
         if len(when) != 1:
-            return super().ask(users, k, as_of)
+            return super().retrieve(users, k, as_of)
         known = self.interactions
-        order, value, scores = self._order(int(when[0]), min(4 * k, known.n_items))
+        order, value, scores = self._ranking(int(when[0]), min(4 * k, known.n_items))
         there = order >= 0
         place = np.full(known.n_items, -1)
         place[order[there]] = np.flatnonzero(there)
@@ -68,12 +68,12 @@ class _SharedOrder(ScoringRecommender):
         items[row, rank[row, column] - 1], best[row, rank[row, column] - 1] = order[column], value[column]
         short = (rank[:, -1:] < k).any(axis=1) & there[-1:].all()  # who has seen most of what is popular needs a longer list
         if short.any():
-            items[short], best[short], _ = super().ask(users[short], k, as_of[short])
+            items[short], best[short], _ = super().retrieve(users[short], k, as_of[short])
         return items, best, lambda others: np.append(scores, np.float32(-np.inf))[others]
 
 # %% ../../nbs/32_retrieval.popularity.ipynb #f3a6531d
 @dataclass
-class Popularity(_SharedOrder):
+class Popularity(_NonPersonalized):
     "Items by the confidence all users together have given them."
     name: ClassVar[str] = "popularity"
     state: ClassVar[tuple[str, ...]] = ("item_score",)
@@ -81,21 +81,21 @@ class Popularity(_SharedOrder):
     def _fit(self, interactions: Interactions) -> None:
         self.item_score = np.bincount(interactions.item_idx, interactions.confidence, interactions.n_items).astype(np.float32)
 
-    def _when(self, as_of: np.ndarray) -> np.ndarray:
+    def _time_slot(self, as_of: np.ndarray) -> np.ndarray:
         return np.zeros(len(as_of), np.int64)
 
-    def _shared(self, when: np.ndarray) -> np.ndarray:
+    def _slot_scores(self, when: np.ndarray) -> np.ndarray:
         return np.tile(self.item_score, (len(when), 1))
 
 # %% ../../nbs/32_retrieval.popularity.ipynb #c479a51a
 @dataclass
-class PopularityRecent(_SharedOrder):
+class PopularityRecent(_NonPersonalized):
     "Items by their events in the last days before the user's moment, or by all earlier events, each halved every half-life."
     name: ClassVar[str] = "popularity_recent"
     state: ClassVar[tuple[str, ...]] = ("by_day", "events_before")
     days: int = 7
     half_life_days: float | None = None # if given: decay in place of the window
-    least_events: int = 1_000 # the window grows by whole days until it holds so many
+    min_events: int = 1_000 # the window grows by whole days until it holds so many
 
     def _fit(self, interactions: Interactions) -> None:
         ago = (interactions.as_of - 1 - interactions.timestamp) // DAY  # 0: the last full day of the history
@@ -103,14 +103,14 @@ class PopularityRecent(_SharedOrder):
                                         shape=(int(ago.max(initial=0)) + 1, interactions.n_items))
         self.events_before = np.concatenate([[0], np.cumsum(np.bincount(ago, minlength=self.by_day.shape[0]))])  # of the days that are less than so long ago
 
-    def _when(self, as_of: np.ndarray) -> np.ndarray: # days not yet over at the moment
+    def _time_slot(self, as_of: np.ndarray) -> np.ndarray: # days not yet over at the moment
         return np.clip(-((as_of - self.interactions.as_of) // DAY), 0, self.by_day.shape[0]).astype(np.int64)
 
-    def _shared(self, when: np.ndarray) -> np.ndarray:
+    def _slot_scores(self, when: np.ndarray) -> np.ndarray:
         day = np.arange(self.by_day.shape[0])[None, :]
         age = day - when[:, None]
         if self.half_life_days is None:
-            enough = np.searchsorted(self.events_before, self.events_before[when] + self.least_events)
+            enough = np.searchsorted(self.events_before, self.events_before[when] + self.min_events)
             weight = day < np.maximum(when + self.days, enough)[:, None]
         else:
             weight = decay(np.maximum(age, 0) * DAY, self.half_life_days)

@@ -16,9 +16,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy import sparse
 
 from ..data.interactions import Interactions
-from ..parallel import in_threads
+from ..parallel import map_threads
 from .linalg import dense_product
-from .recommender import ScoringRecommender, pairs_of, strongest
+from .recommender import ScoringRecommender, pairwise_contributions, top_contributor
 
 # %% ../../nbs/35_retrieval.sequential.ipynb #64f17c72
 def transitions(
@@ -65,7 +65,7 @@ def transitions(
     while bounds[-1] < n_items:
         most_rows = max(1, 8_000_000 // n_items)  # dense rows in memory at a time, for each core
         bounds.append(int(np.clip(np.searchsorted(pairs, pairs[bounds[-1]] + most_pairs, side="right") - 1, bounds[-1] + 1, min(bounds[-1] + most_rows, n_items))))
-    return in_threads(block, list(pairwise(bounds)))
+    return map_threads(block, list(pairwise(bounds)))
 
 # %% ../../nbs/35_retrieval.sequential.ipynb #5e2f6535
 @dataclass
@@ -110,6 +110,6 @@ class Sequential(ScoringRecommender):
         scores[weight[:, 0] == 0] = -np.inf  # nothing to follow
         return scores
 
-    def because(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    def seed_items(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         recent = self.interactions.recent(users, self.last, self.decay)
-        return strongest(recent, pairs_of(self.lift, recent, items), items)
+        return top_contributor(recent, pairwise_contributions(self.lift, recent, items), items)

@@ -23,10 +23,10 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from uvicorn.supervisors import Multiprocess
 
 from ..config import ConfigError, DataError, MovierecError, NotFoundError, Settings
-from .middleware import Guard, _problem
-from .model_manager import Desk, log
+from .middleware import RequestLimits, _problem
+from .model_manager import ModelManager, log
 from movierec.serving.routes import (
-    _Told,
+    RequestProblem,
     _listening,
     _looking_up,
     _picturing,
@@ -64,7 +64,7 @@ def _handle_errors(app: FastAPI) -> None:
     async def http(request: Request, error: StarletteHTTPException) -> Response:
         told = {404: "there is nothing at this address: /docs shows what there is", 405: f"this address takes only {(error.headers or {}).get('Allow', 'other methods')}",
                 400: "the body can't be read"}
-        return _problem(error.status_code, error.detail if isinstance(error, _Told) else told.get(error.status_code, str(error.detail)), error.headers)
+        return _problem(error.status_code, error.detail if isinstance(error, RequestProblem) else told.get(error.status_code, str(error.detail)), error.headers)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
@@ -75,7 +75,7 @@ def create_app(
     settings: Settings | None = None, # default: `load_settings()`, when it starts
 ) -> FastAPI:
     "The application; it loads the service when it is started."
-    desk = Desk(settings)
+    desk = ModelManager(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI):
@@ -88,7 +88,7 @@ def create_app(
 
     app = FastAPI(title="movierec", version=metadata.version("movierec"), lifespan=lifespan, description="Films for people, with reasons.")
     app.state.desk = desk
-    app.add_middleware(Guard, desk=desk)
+    app.add_middleware(RequestLimits, desk=desk)
     _handle_errors(app)
     for routes in (_recommending, _looking_up, _showing, _picturing, _listening, _watching):
         routes(app)

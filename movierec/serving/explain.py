@@ -11,7 +11,7 @@ from collections.abc import Container, Sequence
 import numpy as np
 
 from ..ranking.features import FEATURES
-from ..retrieval.genre import kind_affinity
+from ..retrieval.genre import category_affinity
 from ..retrieval.hybrid import Hybrid
 
 # %% ../../nbs/71_serving.explain.ipynb #6e55bf25
@@ -19,28 +19,28 @@ def reasons(
     hybrid: Hybrid,
     user: int, # user_idx
     items: np.ndarray, # int: item_idx
-    drivers: np.ndarray, # str: for each item the source that speaks
-    seeds: np.ndarray, # int: what the user had watched that made it speak, from `seeds_of`
+    top_sources: np.ndarray, # str: for each item the source that speaks
+    seeds: np.ndarray, # int: what the user had watched that made it speak, from `find_seed_items`
     titles: Sequence[str], # of each item_idx
     genre_names: list[str],
     fresh: Container[int] = (), # item_idx of what the user has liked just now
 ) -> list[str]: # one sentence per item
     "What a source saw in each item, in words."
     counts, genre, liked = hybrid.interactions.item_counts, hybrid.sources["genre"], None
-    if "genre" in drivers:
-        liked = kind_affinity(genre.interactions, genre.kinds["genres"][1], np.array([user]), np.array([genre.interactions.as_of]), (genre.half_life_days,))[0, :, 0]
+    if "genre" in top_sources:
+        liked = category_affinity(genre.interactions, genre.kinds["genres"][1], np.array([user]), np.array([genre.interactions.as_of]), (genre.half_life_days,))[0, :, 0]
 
-    def sentence(item: int, seed: int, driver: str) -> str:
+    def sentence(item: int, seed: int, top_source: str) -> str:
         if seed >= 0:
             return f"{'Boosted by your likes:' if seed in fresh else 'Because you watched'} {titles[seed]}"
-        if driver == "genre":
+        if top_source == "genre":
             shared = [g for g in np.flatnonzero(genre.kinds["genres"][0][item]) if liked[g] > 0]
             if shared:
                 return "Matches your genres: " + ", ".join(genre_names[g] for g in sorted(shared, key=lambda g: -liked[g])[:2])
         return {"popularity": f"Liked by many: {counts[item]:,} ratings", "popularity_recent": "Trending now",
-                "als": "People like you watched this", "sasrec": "People like you watched this"}.get(driver, "Similar to your taste")
+                "als": "People like you watched this", "sasrec": "People like you watched this"}.get(top_source, "Similar to your taste")
 
-    return [sentence(item, seed, driver) for item, seed, driver in zip(items, seeds, drivers, strict=True)]
+    return [sentence(item, seed, top_source) for item, seed, top_source in zip(items, seeds, top_sources, strict=True)]
 
 # %% ../../nbs/71_serving.explain.ipynb #881b673d
 def _meanings() -> dict[str, str]: # by feature

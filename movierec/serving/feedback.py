@@ -16,9 +16,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..artifacts import locked, paths
+from ..artifacts import file_lock, paths
 from ..config import DataError, NotFoundError
-from .service import Answer, RecommenderService, Taste
+from .service import Recommendations, RecommenderService, UserFeedback
 
 # %% ../../nbs/73_serving.feedback.ipynb #7dca6368
 Action = Literal["like", "dislike", "save", "unlike", "undislike", "unsave"]
@@ -26,11 +26,11 @@ ACTIONS = get_args(Action)
 
 # %% ../../nbs/73_serving.feedback.ipynb #6db4ea43
 def said(
-    taste: Taste,
+    taste: UserFeedback,
     item: int, # item_idx
     action: Action,
     moment: int, # seconds since 1970
-) -> Taste:
+) -> UserFeedback:
     "A user's taste after one more action."
     kinds = {"like": dict(taste.likes), "dislike": dict(taste.dislikes), "save": dict(taste.saves)}
     kind = action.removeprefix("un")
@@ -39,7 +39,7 @@ def said(
         kinds[kind][item] = moment
         for other in {"like": ("dislike",), "dislike": ("like",)}.get(kind, ()):
             kinds[other].pop(item, None)
-    return Taste(kinds["like"], kinds["dislike"], kinds["save"])
+    return UserFeedback(kinds["like"], kinds["dislike"], kinds["save"])
 
 # %% ../../nbs/73_serving.feedback.ipynb #49925f97
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class FeedbackLog:
 
     def _forget(self) -> None:
         self._inode, self._end, self.lines, self._torn = None, 0, 0, False
-        self._tastes: dict[int, Taste] = {}
+        self._tastes: dict[int, UserFeedback] = {}
         self._keys: dict[tuple[int, str], tuple[int, str]] = {} # (user, key) → item and action
         self._unread, self.problems = 0, []
 
@@ -135,16 +135,16 @@ class FeedbackLog:
             self._keys[named] = (feedback.item, feedback.action)
         self._tastes[feedback.user] = said(self.taste(feedback.user), feedback.item, feedback.action, feedback.moment)
 
-    def taste(self, user: int) -> Taste:
+    def taste(self, user: int) -> UserFeedback:
         "What a user has said, as far as it was read; `refresh` reads on."
-        return self._tastes.get(user, Taste())
+        return self._tastes.get(user, UserFeedback())
 
-    def add(self, feedback: Feedback) -> tuple[Taste, bool]: # the user's taste now; False if the key was heard before, and nothing was written
+    def add(self, feedback: Feedback) -> tuple[UserFeedback, bool]: # the user's taste now; False if the key was heard before, and nothing was written
         "Write a line; when this returns it is on the disk. Raises `DataError` if the key stood for something else before, `OSError` if the disk won't take it."
         line = json.dumps({"time": feedback.moment, "userId": _plain(self._users[feedback.user]), "movieId": _plain(self._movies[feedback.item]), "action": feedback.action,
                            "user_idx": feedback.user, "item_idx": feedback.item} | ({} if feedback.key is None else {"key": feedback.key})).encode() + b"\n"
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self._writing, locked(self.file).acquire(timeout=10, poll_interval=0.002):
+        with self._writing, file_lock(self.file).acquire(timeout=10, poll_interval=0.002):
             self.refresh()
             before = self._keys.get((feedback.user, feedback.key)) if feedback.key is not None else None
             if before is not None:
@@ -196,9 +196,9 @@ class LiveService:
         "A service and the log of its dataset."
         return cls(service, paths(service.settings).feedback)
 
-    def taste(self, user: int) -> Taste: # of a user_idx
+    def taste(self, user: int) -> UserFeedback: # of a user_idx
         "What a user has said up to now, in whichever process."
-        self.service.check_user(user)
+        self.service.require_user(user)
         self.log.refresh()
         return self.log.taste(user)
 
@@ -207,7 +207,7 @@ class LiveService:
         user: int, # user_idx
         k: int = 10,
         diversity: float = 0.0, # 0 to 1
-    ) -> Answer:
+    ) -> Recommendations:
         "The service's list, in the light of what the user has said."
         return self.service.recommend(user, k, diversity, self.taste(user))
 
@@ -222,10 +222,10 @@ class LiveService:
         action: Action,
         moment: int, # seconds since 1970
         key: str | None = None, # a name for this request, so that a repetition isn't counted
-    ) -> tuple[Taste, bool]: # the user's taste now; False for a repetition
+    ) -> tuple[UserFeedback, bool]: # the user's taste now; False for a repetition
         "Keep what a user says; it counts from the next answer on."
-        self.service.check_user(user)
-        self.service.check_item(item)
+        self.service.require_user(user)
+        self.service.require_item(item)
         if action not in ACTIONS:
             raise NotFoundError(f"there is no action {action}: there are {', '.join(ACTIONS)}")
         return self.log.add(Feedback(user, item, action, moment, key))
