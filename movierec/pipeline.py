@@ -63,8 +63,8 @@ def run(
 
     def stage(name: str, make, *inputs, **options) -> Artifact:
         with progress.stage(name) as running, memory_limited(settings.memory_limit, spill):
-            if "step" in options:
-                options["step"] = running.report
+            if "report" in options:
+                options["report"] = running.report
             return running.done(make(settings, *inputs, **options))
 
     if source is None and settings.dataset in CATALOGUE and not read_manifest(paths(settings).tables) and not any(place.exists() for place in paths(settings).archives()):
