@@ -269,8 +269,8 @@ def ours_ranker(archive: Path, folder: Path):
     """Ranker V3 as a run trains it: the pools and features of as many users as ranker.max_rows allows in each of two phases, and LambdaRank on them. The labels are made up: they change what is learnt, not what it costs."""
     import numpy as np
 
-    from movierec.parallel import map_threads
     from movierec.artifacts import replace_atomically
+    from movierec.parallel import map_threads
     from movierec.ranking.ranker import train
     from movierec.ranking.training import TrainingSet
 
@@ -300,8 +300,7 @@ def ours_rank(archive: Path, folder: Path):
     """Features and scores of V3 for 200 candidates of every user, all users asking at one moment, on all cores; the pools themselves are not counted."""
     import numpy as np
 
-    from movierec.parallel import map_threads
-    from movierec.parallel import cores
+    from movierec.parallel import cores, map_threads
     from movierec.ranking.ranker import Ranker, rerank
 
     store, ranker = _store(archive), Ranker.load(archive.parent / "ranker")

@@ -9,10 +9,10 @@ import faiss
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from movierec.retrieval.recommender import top_k
 from movierec.artifacts import write_json
 from movierec.config import project_root
 from movierec.retrieval.ann import ItemIndex
+from movierec.retrieval.recommender import top_k
 
 SIZES = (27_000, 100_000, 1_000_000)
 USERS, K, FACTORS = 256, 200, 64

@@ -16,18 +16,18 @@ import numpy as np
 import psutil
 import pytest
 import uvicorn
-from conftest import tiny_settings, write_archive
+from helpers import tiny_settings, write_archive
 
 from movierec import pipeline
-from movierec.serving.api import create_app
-from movierec.serving.middleware import TokenBuckets
 from movierec.artifacts import paths
 from movierec.config import load_settings
+from movierec.serving.api import create_app
 from movierec.serving.feedback import FeedbackLog
+from movierec.serving.middleware import TokenBuckets
 from movierec.serving.poster_art import generated_poster
 from movierec.serving.posters import Images
-from movierec.serving.tmdb import ATTRIBUTION
 from movierec.serving.service import RecommenderService, recommend
+from movierec.serving.tmdb import ATTRIBUTION
 
 
 def copy_of(settings, folder, **service):

@@ -8,7 +8,7 @@ import pytest
 
 from movierec.app.client import ApiAway, ApiClient, ApiError
 from movierec.app.page import Page, api_url
-from movierec.app.session import SessionFeedback, Session, genre_ratings, moves, profile
+from movierec.app.session import Session, SessionFeedback, genre_ratings, moves, profile
 from movierec.config import load_settings
 
 

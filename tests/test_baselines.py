@@ -9,18 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from movierec.artifacts import read_arrays, write_arrays
-from movierec.parallel import memory_limited, release_memory, spill_to_disk
-from movierec.retrieval.als import ALS, ALSRecent
-from movierec.retrieval.item_item import ItemItem
-from movierec.retrieval.linalg import dense_product, gram, to_exact_integers
-from movierec.retrieval.popularity import Popularity, PopularityRecent
-from movierec.retrieval.recommender import top_k
-from movierec.config import ArtifactError, CANDIDATE_COLUMNS
-from movierec.parallel import resident_memory
+from movierec.config import CANDIDATE_COLUMNS, ArtifactError
 from movierec.data.interactions import Interactions
+from movierec.parallel import memory_limited, release_memory, resident_memory, spill_to_disk
+from movierec.retrieval.als import ALS, ALSRecent
 from movierec.retrieval.genre import GenreNeighbours
 from movierec.retrieval.hybrid import Hybrid
+from movierec.retrieval.item_item import ItemItem
+from movierec.retrieval.linalg import dense_product, gram, to_exact_integers
 from movierec.retrieval.linear import EASE, LinearAutoregression
+from movierec.retrieval.popularity import Popularity, PopularityRecent
+from movierec.retrieval.recommender import top_k
 from movierec.retrieval.sequential import Sequential
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import rich.progress
-from conftest import write_archive
+from helpers import write_archive
 from rich.console import Console
 
 from movierec import terminal

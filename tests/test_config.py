@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from movierec.artifacts import build, remove_leftovers, open_artifact, read_manifest, replace_atomically, write_json
-from movierec.config import ArtifactError, ConfigError, NotFoundError, SOURCES, load_settings
+from movierec.artifacts import build, open_artifact, read_manifest, remove_leftovers, replace_atomically, write_json
+from movierec.config import SOURCES, ArtifactError, ConfigError, NotFoundError, load_settings
 
 
 def test_sources_of_settings_in_order_of_weight(tmp_path, monkeypatch):

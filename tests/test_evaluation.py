@@ -5,18 +5,18 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import tiny_settings
+from helpers import tiny_settings
 from scipy import sparse, stats
 
 from movierec.artifacts import paths
 from movierec.config import load_settings
-from movierec.evaluation.evaluate import EvaluationSet, candidate_recall, evaluate_system, compare_with_others
+from movierec.data.holdout import Holdout, load_holdout
+from movierec.data.interactions import Interactions
+from movierec.evaluation.evaluate import EvaluationSet, candidate_recall, compare_with_others, evaluate_system
 from movierec.evaluation.lists import read_lists
 from movierec.evaluation.plots import plot_comparison
 from movierec.evaluation.results import per_user_metrics, read_results
 from movierec.evaluation.tables import as_markdown, comparison_table, comparison_text, significance_marks
-from movierec.data.holdout import Holdout, load_holdout
-from movierec.data.interactions import Interactions
 from movierec.metrics import item_tiers, user_metrics
 from movierec.stages import open_run
 

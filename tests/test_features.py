@@ -6,29 +6,29 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from conftest import tiny_settings, write_archive
+from helpers import tiny_settings, write_archive
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_baselines import everywhere, make_genres, make_interactions, make_years
 
-from movierec.retrieval.als import ALS
-from movierec.retrieval.item_item import ItemItem
 from movierec.config import DAY
+from movierec.data.ingest import ingest
+from movierec.data.interactions import build_interactions, decay, load_interactions, load_items
+from movierec.data.tables import query
 from movierec.ranking.feature_store import FeatureStore
 from movierec.ranking.feature_tables import build_features
 from movierec.ranking.features import (
-    FEATURES,
     FEATURE_GROUPS,
+    FEATURES,
     V1_FEATURES,
     V2_FEATURES,
     V3_FEATURES,
 )
 from movierec.ranking.timeline import Timeline, _running_sums
-from movierec.data.ingest import ingest
-from movierec.data.tables import query
-from movierec.data.interactions import build_interactions, decay, load_interactions, load_items
+from movierec.retrieval.als import ALS
 from movierec.retrieval.genre import GenreNeighbours
 from movierec.retrieval.hybrid import Hybrid, make_hybrid
+from movierec.retrieval.item_item import ItemItem
 from movierec.retrieval.sequential import Sequential
 
 LOCKED = ("user_interactions", "user_conf_sum", "user_conf_decay_sum", "user_days_since_last", "item_interactions", "item_conf_sum",

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from movierec.serving import feedback
 from movierec.config import DataError, NotFoundError
+from movierec.serving import feedback
 from movierec.serving.feedback import ACTIONS, Feedback, FeedbackLog, LiveService, said
 from movierec.serving.service import RecommenderService, UserFeedback
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from movierec.config import NotFoundError
-from movierec.serving.home import HomeService, LEAST, Requester, Filters, seeds, why
 from movierec.metrics import TIERS, item_tiers
+from movierec.serving.home import LEAST, Filters, HomeService, Requester, seeds, why
 from movierec.serving.service import UserFeedback, user_history
 
 

@@ -5,16 +5,16 @@ import zipfile
 
 import duckdb
 import pytest
-from conftest import tiny_settings, write_archive
+from helpers import tiny_settings, write_archive
 
 from movierec.artifacts import paths
 from movierec.config import DataError, MovierecError, NotFoundError, load_settings
 from movierec.data.archive import Archive
 from movierec.data.ingest import GENRES_SQL, TITLE_SQL, YEAR_SQL, ingest, raw_tables
+from movierec.data.interactions import build_interactions, load_interactions
 from movierec.data.own_data import OwnData, parse_columns
 from movierec.data.tables import query
 from movierec.data.warehouse import create_warehouse
-from movierec.data.interactions import build_interactions, load_interactions
 
 
 def frame(folder, table):

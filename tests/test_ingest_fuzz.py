@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
-from conftest import tiny_settings, write_archive
+from helpers import tiny_settings, write_archive
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -125,7 +125,7 @@ def test_wrong_member_names(tmp_path, names):
 RUNNER = """
 import sys
 from pathlib import Path
-from conftest import tiny_settings
+from helpers import tiny_settings
 from movierec.ingest import ingest
 folder = Path(sys.argv[1])
 print("ready", flush=True)

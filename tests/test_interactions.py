@@ -3,12 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import tiny_settings, write_archive
+from helpers import tiny_settings, write_archive
 
 from movierec.config import DataError
-from movierec.data.ingest import ingest
-from movierec.data.tables import query
 from movierec.data.holdout import Holdout, load_holdout
+from movierec.data.ingest import ingest
 from movierec.data.interactions import (
     Interactions,
     build_interactions,
@@ -18,6 +17,7 @@ from movierec.data.interactions import (
     load_users,
 )
 from movierec.data.splits import PROTOCOL_CLASSES, build_split, export_split
+from movierec.data.tables import query
 
 
 @pytest.fixture(scope="module")

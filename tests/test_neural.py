@@ -11,9 +11,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from movierec.retrieval import neural
 from movierec.config import ArtifactError, ConfigError, SasrecSettings
 from movierec.data.interactions import Interactions
+from movierec.retrieval import neural
 from movierec.retrieval.neural import SASRec
 from movierec.retrieval.transformer import describe, level, padded, windows
 

@@ -15,26 +15,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import pytrec_eval
-from conftest import TINY, tiny_settings, write_archive
+from helpers import TINY, tiny_settings, write_archive
 
 from movierec.artifacts import paths, read_manifest
 from movierec.config import (
-    ArtifactError,
-    DataError,
     EXTRA_PROTOCOLS,
     NEURAL_SOURCES,
-    NotFoundError,
     PROTOCOLS,
     SOURCES,
+    ArtifactError,
+    DataError,
+    NotFoundError,
 )
 from movierec.config import SYSTEMS as ALL_SYSTEMS
-from movierec.stages import make_systems, load_rankers
-from movierec.ranking.feature_store import FeatureStore
-from movierec.data.tables import query
 from movierec.data.interactions import load_interactions, load_items, load_users
 from movierec.data.splits import PROTOCOL_CLASSES
+from movierec.data.tables import query
 from movierec.evaluation.tuning import ablate
-from movierec.progress import Progress
 from movierec.pipeline import (
     as_run_before,
     compare,
@@ -44,10 +41,12 @@ from movierec.pipeline import (
     logged,
     run,
 )
-from movierec.stages import datasets, open_data, open_run
+from movierec.progress import Progress
+from movierec.ranking.feature_store import FeatureStore
 from movierec.ranking.ranker import RANKERS
 from movierec.retrieval.hybrid import Hybrid
 from movierec.serving.service import recommend
+from movierec.stages import datasets, load_rankers, make_systems, open_data, open_run
 
 COSTS = ("seconds", "peak_memory_mb")
 SYSTEMS = tuple(name for name in ALL_SYSTEMS if name not in NEURAL_SOURCES)  # without an extra
@@ -453,7 +452,7 @@ def test_inventory(tiny_run):
 RUNNER = """
 import sys
 from pathlib import Path
-from conftest import tiny_settings
+from helpers import tiny_settings
 from movierec.pipeline import run
 run(tiny_settings(Path(sys.argv[1])), Path(sys.argv[1]) / "archive")
 """

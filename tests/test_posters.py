@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from movierec.artifacts import paths
-from movierec.config import ConfigError, DAY, DataError, NotFoundError, load_settings
+from movierec.config import DAY, ConfigError, DataError, NotFoundError, load_settings
 from movierec.data.ingest import ingest
 from movierec.serving.poster_art import (
     MOTIFS,

@@ -6,20 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import tiny_settings, write_archive
+from helpers import tiny_settings, write_archive
 from sklearn.linear_model import LogisticRegression
 
 from movierec.artifacts import write_json
 from movierec.config import ArtifactError, load_settings
-from movierec.ranking.feature_store import FeatureStore
-from movierec.ranking.features import FEATURE_GROUPS, V2_FEATURES, V3_FEATURES
-from movierec.data.ingest import ingest
 from movierec.data.holdout import load_holdout
+from movierec.data.ingest import ingest
 from movierec.data.interactions import build_interactions, load_items
 from movierec.data.splits import build_split
 from movierec.evaluation.tuning import calibration, importance
+from movierec.ranking.feature_store import FeatureStore
+from movierec.ranking.features import FEATURE_GROUPS, V2_FEATURES, V3_FEATURES
 from movierec.ranking.ranked import RankedSystem, ranked_lists
-from movierec.ranking.ranker import ListwiseRanker, RANKERS, Ranker, load_lightgbm, rerank, train
+from movierec.ranking.ranker import RANKERS, ListwiseRanker, Ranker, load_lightgbm, rerank, train
 from movierec.ranking.training import TrainingSet, training_set, validation_users
 from movierec.retrieval.hybrid import make_hybrid
 

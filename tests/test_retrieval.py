@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from test_baselines import everywhere, make_genres, make_interactions, make_years
 
-from movierec.retrieval.als import ALS, ALSRecent
-from movierec.retrieval.item_item import ItemItem
-from movierec.retrieval.popularity import Popularity, PopularityRecent
 from movierec.config import DAY
 from movierec.data.interactions import decade_matrix
 from movierec.ranking.contributions import find_seed_items
+from movierec.retrieval.als import ALS, ALSRecent
 from movierec.retrieval.genre import GenreNeighbours, category_affinity, category_shares
 from movierec.retrieval.hybrid import Hybrid
-from movierec.serving.explain import reasons
+from movierec.retrieval.item_item import ItemItem
+from movierec.retrieval.popularity import Popularity, PopularityRecent
 from movierec.retrieval.sequential import Sequential
+from movierec.serving.explain import reasons
 
 HALF_LIFE, HEAT = 30.0, 90.0
 

@@ -8,10 +8,8 @@ import pytest
 
 from movierec.artifacts import paths
 from movierec.config import NotFoundError
-from movierec.evaluation.results import per_user_metrics
 from movierec.data.tables import query
-from movierec.statistics import paired_difference
-from movierec.pipeline import run
+from movierec.evaluation.results import per_user_metrics
 from movierec.evaluation.runs import (
     changed_settings,
     figures_of,
@@ -20,6 +18,8 @@ from movierec.evaluation.runs import (
     read_runs,
     side_by_side,
 )
+from movierec.pipeline import run
+from movierec.statistics import paired_difference
 
 
 @pytest.fixture(scope="module")

@@ -8,25 +8,24 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import tiny_settings
+from helpers import tiny_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from movierec.retrieval.als import ALS
 from movierec.artifacts import paths
-from movierec.config import ArtifactError, DataError, NEURAL_SOURCES, NotFoundError
+from movierec.config import NEURAL_SOURCES, ArtifactError, DataError, NotFoundError
 from movierec.config import SYSTEMS as ALL_SYSTEMS
-from movierec.stages import make_systems, load_rankers
+from movierec.data.interactions import load_interactions, load_items
+from movierec.ranking.contributions import attributed_lists, contributing_source, top_contributing_source
 from movierec.ranking.feature_store import FeatureStore
 from movierec.ranking.feature_tables import build_histories, load_histories
 from movierec.ranking.features import FEATURES, ITEM_WINDOWS, V3_FEATURES
 from movierec.ranking.timeline import Timeline
-from movierec.data.interactions import load_interactions, load_items
-from movierec.stages import open_data, open_run, open_serving
-from movierec.ranking.contributions import attributed_lists, top_contributing_source, contributing_source
+from movierec.retrieval.als import ALS
 from movierec.retrieval.hybrid import Hybrid
 from movierec.serving.search import MovieCatalogue, normalize_title
-from movierec.serving.service import RecommenderService, UserFeedback, diversify, user_history, relevance
+from movierec.serving.service import RecommenderService, UserFeedback, diversify, relevance, user_history
+from movierec.stages import load_rankers, make_systems, open_data, open_run, open_serving
 
 SYSTEMS = tuple(name for name in ALL_SYSTEMS if name not in NEURAL_SOURCES)
 BY_HISTORY = ("popularity", "item_item", "als_recent", "ease", "sequential", "linear_ar")  # whose lists depend on nothing but films and their order

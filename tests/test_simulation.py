@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy import sparse, stats
 
 from movierec.config import ConfigError, DataError
-from movierec.metrics import hits
 from movierec.evaluation.simulation import (
     UserModel,
     drafted,
@@ -26,6 +25,7 @@ from movierec.evaluation.simulation import (
     team_draft,
     users_for,
 )
+from movierec.metrics import hits
 
 LITERAL = UserModel(patience=1, p_click=1, p_noise=0)  # reads everything, clicks what is relevant and nothing else
 

@@ -13,7 +13,7 @@ import duckdb
 import pandas as pd
 import pytest
 import sqlglot
-from conftest import tiny_settings, write_archive
+from helpers import tiny_settings, write_archive
 from sqlglot import ErrorLevel, exp
 from sqlglot.dialects import Spark
 
@@ -23,11 +23,11 @@ from movierec.config import DataError
 from movierec.data.ingest import ingest
 from movierec.data.own_data import OwnData, parse_columns
 from movierec.data.splits import PROTOCOL_CLASSES, build_split
-from movierec.pipeline import compare, export_recommendations_of, export_split_of, first_user, run
-from movierec.stages import open_data
-from movierec.serving.tmdb import movies_with_tmdb_id
-from movierec.evaluation.runs import figures_of, read_runs
 from movierec.data.synthetic import synthesize
+from movierec.evaluation.runs import figures_of, read_runs
+from movierec.pipeline import compare, export_recommendations_of, export_split_of, first_user, run
+from movierec.serving.tmdb import movies_with_tmdb_id
+from movierec.stages import open_data
 
 PACKAGE = Path(movierec.__file__).parent
 

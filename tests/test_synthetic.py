@@ -4,12 +4,12 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import tiny_settings
+from helpers import tiny_settings
 
 from movierec.config import ConfigError, DataError
 from movierec.data.ingest import ingest
-from movierec.data.tables import query
 from movierec.data.synthetic import STAR_SHARES, synthesize
+from movierec.data.tables import query
 
 
 @pytest.fixture(scope="module")
