@@ -25,11 +25,11 @@ from .artifacts import Artifact, code_version, digest, log_event, paths, read_ma
 from .config import MovierecError, NotFoundError, PROTOCOLS, Settings
 from .data.catalogue import CATALOGUE
 from .data.download import download
-from .data.ingest import ingest, raw_tables
+from .data.ingest import ingest, table_views
 from .data.interactions import build_interactions, load_users
 from .data.own_data import OwnData
-from .data.splits import PROTOCOL_CLASSES, build_split, export_split, interaction_tables
-from .data.tables import limit_tables
+from .data.splits import PROTOCOL_CLASSES, build_split, export_split, interaction_views
+from .data.tables import limit_query_memory
 from .data.warehouse import create_warehouse
 from .evaluation.lists import build_lists, export_lists
 from .evaluation.results import build_evaluation, publish, read_results
@@ -59,7 +59,7 @@ def run(
     "Everything from the archive to published results and a servable system; stages that are up to date are skipped."
     progress = progress or Progress()
     spill = paths(settings).processed / ".spill"
-    limit_tables(settings.memory_limit and settings.memory_limit // 4, spill)  # the fits, beside which no query runs, need the rest
+    limit_query_memory(settings.memory_limit and settings.memory_limit // 4, spill)  # the fits, beside which no query runs, need the rest
 
     def stage(name: str, make, *inputs, **options) -> Artifact:
         with progress.stage(name) as running, memory_limited(settings.memory_limit, spill):
@@ -95,7 +95,7 @@ def run(
         serving = stage("sources on everything", build_sources, data, split, "serving", report=None)
         if (chosen := _default_protocol(settings)) in settings.protocols:
             stage("everybody's list", precompute, data, serving, Artifact(paths(settings).rankers(chosen), read_manifest(paths(settings).rankers(chosen)), built=False), report=None)
-    create_warehouse(settings, raw_tables(settings) | interaction_tables(settings) | feature_views(settings))
+    create_warehouse(settings, table_views(settings) | interaction_views(settings) | feature_views(settings))
     return results
 
 # %% ../nbs/90_pipeline.ipynb #c1d6cc72

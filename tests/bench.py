@@ -35,12 +35,12 @@ MOST_SECONDS = 900 # of one measurement
 def ours_ingest(archive: Path, folder: Path) -> dict:
     """zip → checked, sorted Parquet tables and the warehouse's views."""
     from movierec.config import load_settings
-    from movierec.data.ingest import ingest, raw_tables
+    from movierec.data.ingest import ingest, table_views
     from movierec.data.warehouse import create_warehouse
 
     settings = load_settings(dataset="synthetic", data_dir=folder)
     rows = ingest(settings, archive).manifest["contents"]["rows"]
-    create_warehouse(settings, raw_tables(settings))
+    create_warehouse(settings, table_views(settings))
     return rows
 
 

@@ -32,7 +32,7 @@ class Holdout:
         "What models are fitted on."
         return self.history if self.fitted_on is None else self.fitted_on
 
-    def folded_in(self, model): # a fitted recommender or feature store → one that answers for this exam's users
+    def fold_in(self, model): # a fitted recommender or feature store → one that answers for this exam's users
         "The model itself, or where the exam's users were in no training set, the model asked about them as guests."
         return model if self.fitted_on is None else model.fold_in(self.history)
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROTOCOL_CLASSES', 'Protocol', 'LeaveLastOut', 'LeaveLastOutRandomTies', 'GlobalTime', 'StrongGeneralization',
-           'draw_held_out', 'build_split', 'export_split', 'interaction_tables']
+           'draw_held_out', 'build_split', 'export_split', 'interaction_views']
 
 # %% ../../nbs/19_data.splits.ipynb #0bb58477
 from abc import ABC, abstractmethod
@@ -197,7 +197,7 @@ def export_split(
     return rows
 
 # %% ../../nbs/19_data.splits.ipynb #1e947219
-def interaction_tables(settings: Settings) -> dict[str, Path]:
+def interaction_views(settings: Settings) -> dict[str, Path]:
     "The views that this chapter contributes to the warehouse."
     where = paths(settings)
     views = {name: where.interactions / f"{name}.parquet" for name in INTERACTIONS_SQL}

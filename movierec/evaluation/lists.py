@@ -78,7 +78,7 @@ def build_lists(
     def make(folder: Path) -> dict:
         holdout = load_holdout(split, "test")
         fitted = Hybrid.load(sources.path, holdout.population)
-        hybrid, rows = holdout.folded_in(fitted), {}
+        hybrid, rows = holdout.fold_in(fitted), {}
         with connect() as con:
             def keep(name: str, table: pd.DataFrame) -> int:
                 con.register("rows", table)
@@ -94,7 +94,7 @@ def build_lists(
         contents = {"users": len(holdout.users), "rows": rows, "length": size, "pool_users": int(pools["user_idx"].nunique())}
         if rankers is None:  # otherwise they have chosen already
             exam = load_holdout(split, "validation")
-            parts = [{name: items for name, (items, _) in lists.items()} for _, lists in iterate_lists(exam.folded_in(fitted), {}, exam, settings, size, lambda text, *counts: report(f"{text} about the validation part", *counts))]
+            parts = [{name: items for name, (items, _) in lists.items()} for _, lists in iterate_lists(exam.fold_in(fitted), {}, exam, settings, size, lambda text, *counts: report(f"{text} about the validation part", *counts))]
             contents |= select_on_validation({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, exam, settings, protocol)
         return contents
 

@@ -10,7 +10,7 @@ from helpers import tiny_settings, write_archive
 from movierec.artifacts import paths
 from movierec.config import DataError, MovierecError, NotFoundError, load_settings
 from movierec.data.archive import Archive
-from movierec.data.ingest import GENRES_SQL, TITLE_SQL, YEAR_SQL, ingest, raw_tables
+from movierec.data.ingest import GENRES_SQL, TITLE_SQL, YEAR_SQL, ingest, table_views
 from movierec.data.interactions import build_interactions, load_interactions
 from movierec.data.own_data import OwnData, parse_columns
 from movierec.data.tables import query
@@ -178,7 +178,7 @@ def test_quarantine_sets_bad_rows_aside(archive, tmp_path):
         assert part in found[line, lines[line - 1]], (line, found)
     with pytest.raises(DataError, match="and 1 more"):
         ingest(tiny_settings(tmp_path / "strict"), archive)
-    with duckdb.connect(create_warehouse(settings, raw_tables(settings)), read_only=True) as con:
+    with duckdb.connect(create_warehouse(settings, table_views(settings)), read_only=True) as con:
         assert con.execute("SELECT count(*) FROM rejects").fetchone() == (6,)
 
 
@@ -285,7 +285,7 @@ def test_digest_is_of_contents_not_of_times(archive):
 def test_warehouse_views(archive, tmp_path):
     settings = tiny_settings(tmp_path)
     ingest(settings, archive)
-    with duckdb.connect(create_warehouse(settings, raw_tables(settings)), read_only=True) as con:
+    with duckdb.connect(create_warehouse(settings, table_views(settings)), read_only=True) as con:
         assert con.execute("SELECT count(*), count(DISTINCT userId) FROM ratings").fetchone() == (3200, 80)
         assert con.execute("SELECT count(DISTINCT genre) FROM movie_genres").fetchone() == (4,)
         assert con.execute("SELECT sum(ratings) FROM movie_popularity").fetchone() == (3200,)
@@ -294,7 +294,7 @@ def test_warehouse_views(archive, tmp_path):
 def test_warehouse_can_be_moved_and_opened_from_anywhere(archive, tmp_path, monkeypatch):
     settings = tiny_settings(tmp_path)
     ingest(settings, archive)
-    create_warehouse(settings, raw_tables(settings))
+    create_warehouse(settings, table_views(settings))
     moved = tmp_path / "else where" / "moved"
     moved.parent.mkdir()
     paths(settings).processed.rename(moved)
@@ -312,7 +312,7 @@ def test_quotes_in_paths(tmp_path):
     folder = write_archive(tmp_path / "it's here")
     settings = tiny_settings(tmp_path / "o'data")
     tables = ingest(settings, folder)
-    create_warehouse(settings, raw_tables(settings))
+    create_warehouse(settings, table_views(settings))
     assert tables.manifest["contents"]["rows"]["ratings"] == 3200
 
 
