@@ -285,7 +285,7 @@ def runs(
             table.add_column(name, justify="right" if name == "users" else "left", overflow="fold")
         for row in known.itertuples():
             wanted = metric or row.headline[-1]
-            figures = store.figures_of(settings, [row.run], wanted, segment).set_index("system").loc[row.best_on_validation]
+            figures = store.run_metrics(settings, [row.run], wanted, segment).set_index("system").loc[row.best_on_validation]
             changed = ", ".join(f"{name}={json.dumps(value)}" for name, value in json.loads(row.changed).items()) or "–"
             table.add_row(row.run, f"{row.time:%Y-%m-%d %H:%M}", row.dataset, row.protocol + (", all relevant" if row.relevant == "all" else ""), f"{int(figures.n_users):,}",
                           row.best_on_validation, f"{wanted} {_figure(figures.value, figures.low, figures.high)}", escape(changed))
@@ -295,7 +295,7 @@ def runs(
     if len({row["run"] for row in found}) < len(found):
         raise ConfigError("the same run is named twice")
     wanted = metric or found[0]["headline"][-1]
-    rows = store.side_by_side(settings, [row["run"] for row in found], wanted, segment)
+    rows = store.compare_runs(settings, [row["run"] for row in found], wanted, segment)
     table = Table(title=f"{wanted}" + ("" if segment == "all" else f", {segment}"), title_justify="left", box=None, pad_edge=False)
     table.add_column("system")
     columns = list(dict.fromkeys(rows.columns.get_level_values(0)))
@@ -326,13 +326,12 @@ def simulate(
 ) -> None:
     "A simulated A/B test and interleaving of two systems over the test part of a finished run: how many users a real one might need."
     settings = _settings(config, None, dataset=dataset, data_dir=data_dir, reports_dir=reports_dir)
-    from movierec import pipeline
-    from movierec.evaluation.simulation import UserModel
+    from movierec.evaluation.simulation import UserModel, simulate_ab
 
     model = UserModel(patience, p_click, p_noise)
     _tell(doing="simulating")
     with out.status("simulating …"):
-        result = pipeline.simulate_ab(settings, protocol, a, b, k, model, trials)
+        result = simulate_ab(settings, protocol, a, b, k, model, trials)
     expected, needed = result["expected"], result["users_for_80_percent"]
     out.print(f"Simulation, no evidence about live users: {settings.dataset}, {protocol}, {result['n_users']:,} test users, lists of {k}, "
               f"patience {patience:g}, clicks on what is relevant {p_click:g}, on the rest {p_noise:g}.", soft_wrap=True)
@@ -340,12 +339,12 @@ def simulate(
     table = Table(title="Share of experiments that find the better system (p < .05)", title_justify="left", box=None, pad_edge=False)
     for name in ("users", "A/B test", "its formula", "interleaving"):
         table.add_column(name, justify="right")
-    for users, *category_shares in zip(*(result["power"][name] for name in ("sizes", "replay", "replay_formula", "interleave")), strict=True):
+    for users, *category_shares in zip(*(result["power"][name] for name in ("sizes", "ab_test", "ab_test_formula", "interleave")), strict=True):
         table.add_row(f"{users:,}", *(f"{share:.0%}" for share in category_shares))
     out.print(table)
     said = ", ".join(f"{label} {needed[name]:,}" if needed[name] else f"{label} more than {result['power']['sizes'][-1]:,}"
-                     for label, name in (("A/B test", "replay"), ("its formula", "replay_formula"), ("interleaving", "interleave")))
-    out.print(f"\nUsers for 80 % power: {said}. A system against itself is called different in {result['a_a']['replay']:.1%} and {result['a_a']['interleave']:.1%} of experiments.", soft_wrap=True)
+                     for label, name in (("A/B test", "ab_test"), ("its formula", "ab_test_formula"), ("interleaving", "interleave")))
+    out.print(f"\nUsers for 80 % power: {said}. A system against itself is called different in {result['aa_test']['ab_test']:.1%} and {result['aa_test']['interleave']:.1%} of experiments.", soft_wrap=True)
     out.print(f"{_near(paths(settings).results / f'{settings.results_name(protocol)}-simulation.json')}")
 
 # %% ../nbs/92_cli.ipynb #2f6202d9

@@ -10,7 +10,7 @@ from IPython.display import Markdown, display
 from matplotlib import pyplot as plt
 
 from movierec.config import project_root
-from movierec.evaluation.plots import use_style
+from movierec.evaluation.plots import use_plot_style
 from movierec.evaluation.tables import as_markdown, significance_marks, format_with_interval
 
 RESULTS = project_root() / "reports" / "results"
@@ -18,7 +18,7 @@ DATASETS = ("ml-1m", "ml-latest-small")  # the one with enough users to tell sys
 TIMELY = ("global-time", "leave-last-out")  # the protocols that split by time
 SHOWN = ("popularity", "popularity_recent", "als", "ease", "sequential", "linear_ar", "sasrec", "hybrid", "ranked_v2", "ranked_v3")  # where all would be too many
 
-use_style()
+use_plot_style()
 
 
 def read_json(name: str) -> dict[str, Any]:  # {} if there is no such file

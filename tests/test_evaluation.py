@@ -12,10 +12,10 @@ from movierec.artifacts import paths
 from movierec.config import load_settings
 from movierec.data.holdout import Holdout, load_holdout
 from movierec.data.interactions import Interactions
-from movierec.evaluation.evaluate import EvaluationSet, candidate_recall, compare_with_others, evaluate_system
+from movierec.evaluation.evaluate import EvaluationSet, candidate_recall, compare_systems, evaluate_system
 from movierec.evaluation.lists import read_lists
 from movierec.evaluation.plots import plot_comparison
-from movierec.evaluation.results import per_user_metrics, read_results
+from movierec.evaluation.results import read_user_metrics, read_results
 from movierec.evaluation.tables import as_markdown, comparison_table, comparison_text, significance_marks
 from movierec.metrics import item_tiers, user_metrics
 from movierec.stages import open_run
@@ -73,7 +73,7 @@ def test_figures_of_segments_against_a_loop(finished, system):
 
 def test_users_add_up_to_the_figures(finished):
     _, artifacts, results = finished
-    each = per_user_metrics(artifacts["evaluation"].path / "users.parquet", ["ndcg@5", "novelty@5"])
+    each = read_user_metrics(artifacts["evaluation"].path / "users.parquet", ["ndcg@5", "novelty@5"])
     for metric, table in each.items():
         assert table.index.tolist() == sorted(table.index) and set(table) == set(results["systems"])
         for name, value in table.mean().items():
@@ -83,7 +83,7 @@ def test_users_add_up_to_the_figures(finished):
 def test_the_bounds_of_figures_come_from_the_users_of_figures(finished):
     """The interval of NDCG in the file is that of a plain bootstrap with the same draws."""
     settings, artifacts, results = finished
-    values = per_user_metrics(artifacts["evaluation"].path / "users.parquet", ["ndcg@5"])["ndcg@5"]["als"].to_numpy()
+    values = read_user_metrics(artifacts["evaluation"].path / "users.parquet", ["ndcg@5"])["ndcg@5"]["als"].to_numpy()
     draws = np.random.default_rng(settings.seed)
     means = [values[draws.integers(0, len(values), len(values), dtype=np.int32)].mean() for _ in range(settings.bootstrap)]
     assert results["systems"]["als"]["ci95"]["ndcg@5"] == pytest.approx(np.quantile(means, [0.025, 0.975]))
@@ -93,20 +93,20 @@ def test_a_verdict_needs_more_than_a_higher_mean():
     settings, rng = load_settings(bootstrap=500), np.random.default_rng(0)
     base = rng.random(400)
     values = {"low": base - 0.2, "a little better": base + rng.normal(0.0002, 0.02, 400), "base": base}
-    said = compare_with_others(values, settings)
-    assert said["of"] in ("base", "a little better") and not said["significantly_best"]
+    said = compare_systems(values, settings)
+    assert said["system"] in ("base", "a little better") and not said["significantly_best"]
     assert said["versus"]["low"]["p_holm"] < 0.05 < max(one["p_holm"] for one in said["versus"].values())
-    clear = compare_with_others(values | {"best": base + 0.05}, settings)
-    assert clear["of"] == "best" and clear["significantly_best"]
-    assert not compare_with_others(values | {"best": base + 0.05}, settings, of="base")["significantly_best"], "not above every other"
-    assert compare_with_others({"alone": base}, settings) == {"of": "alone", "versus": {}, "significantly_best": False}
+    clear = compare_systems(values | {"best": base + 0.05}, settings)
+    assert clear["system"] == "best" and clear["significantly_best"]
+    assert not compare_systems(values | {"best": base + 0.05}, settings, system="base")["significantly_best"], "not above every other"
+    assert compare_systems({"alone": base}, settings) == {"system": "alone", "versus": {}, "significantly_best": False}
 
 
 def test_verdicts_agree_with_a_t_test_on_many_users():
     settings, rng = load_settings(bootstrap=2_000), np.random.default_rng(1)
     a, b = (rng.random(5_000) for _ in range(2))
     b += 0.012
-    said = compare_with_others({"a": a, "b": b}, settings)["versus"]["a"]
+    said = compare_systems({"a": a, "b": b}, settings)["versus"]["a"]
     theirs = stats.ttest_rel(b, a)
     assert said["p_holm"] == pytest.approx(theirs.pvalue, abs=0.02)
     assert (said["low"], said["high"]) == pytest.approx(theirs.confidence_interval(0.95), abs=1e-3)
@@ -114,13 +114,13 @@ def test_verdicts_agree_with_a_t_test_on_many_users():
 
 def test_equal_systems_are_never_told_apart():
     settings, values = load_settings(), np.random.default_rng(0).random(50)
-    said = compare_with_others({"one": values, "other": values.copy()}, settings)
+    said = compare_systems({"one": values, "other": values.copy()}, settings)
     assert not said["significantly_best"] and next(iter(said["versus"].values()))["p_holm"] == 1
 
 
 def test_marks():
-    results = {"systems": {"a": {}, "b": {}, "c": {}}, "significance": {"m": {"of": "a", "significantly_best": True, "versus": {}}, "n": {
-        "of": "b", "significantly_best": False, "versus": {"a": {"p_holm": 0.3}, "c": {"p_holm": 0.01}}}}}
+    results = {"systems": {"a": {}, "b": {}, "c": {}}, "significance": {"m": {"system": "a", "significantly_best": True, "versus": {}}, "n": {
+        "system": "b", "significantly_best": False, "versus": {"a": {"p_holm": 0.3}, "c": {"p_holm": 0.01}}}}}
     assert significance_marks(results, "m") == {"a": "★", "b": "", "c": ""}
     assert significance_marks(results, "n") == {"a": "≈", "b": "≈", "c": ""}
 
@@ -140,7 +140,7 @@ def test_ceilings_by_hand():
     assert (said["n_users"], said["n_events"]) == (2, 3)
     assert said["recall"]["hybrid"] == {"100": 0.25, "200": 0.5, "500": 0.5} and said["recall"]["c"] == {"100": 0, "200": 0, "500": 0.5}
     assert said["overlap"]["a"] == {"a": 1, "b": 1, "c": 0} and said["overlap"]["b"]["a"] == 0.5
-    assert said["alone"] == {"a": 0, "b": pytest.approx(1 / 3), "c": 0}
+    assert said["unique_share"] == {"a": 0, "b": pytest.approx(1 / 3), "c": 0}
     assert {tier: category_shares["200"] for tier, category_shares in said["by_tier"]["b"].items()} == {"torso": 1, "tail": 0.5}, "item 3 is torso, items 4 and 5 are tail"
 
 

@@ -314,7 +314,7 @@ def test_the_best_system_is_compared_user_by_user(tiny_run):
             assert set(differences) == set(SYSTEMS) - {best}
             for name, of in differences.items():
                 assert of["low"] <= of["difference"] <= of["high"] and of["difference"] == pytest.approx(result["systems"][best][metric] - result["systems"][name][metric])
-            highest = result["significance"][metric]["of"]
+            highest = result["significance"][metric]["system"]
             assert result["systems"][highest][metric] == max(system[metric] for system in result["systems"].values())
 
 
@@ -348,9 +348,9 @@ def test_compare_sets_some_systems_side_by_side(tiny_run):
     asked = settings.model_copy(update={"protocol": "leave-last-out"})
     few = compare(asked, ("hybrid", "popularity"))
     assert list(few["systems"]) == ["hybrid", "popularity"] and few["systems"]["hybrid"] == results["leave-last-out"]["systems"]["hybrid"]
-    for metric, compare_with_others in few["significance"].items():
-        assert set(compare_with_others["versus"]) | {compare_with_others["of"]} == {"hybrid", "popularity"}
-        (against,) = compare_with_others["versus"].values()
+    for metric, comparison in few["significance"].items():
+        assert set(comparison["versus"]) | {comparison["system"]} == {"hybrid", "popularity"}
+        (against,) = comparison["versus"].values()
         assert against["difference"] == pytest.approx(abs(few["systems"]["hybrid"][metric] - few["systems"]["popularity"][metric]))
     with pytest.raises(NotFoundError, match="did you mean ease"):
         compare(asked, ("eas",))

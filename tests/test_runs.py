@@ -9,14 +9,14 @@ import pytest
 from movierec.artifacts import paths
 from movierec.config import NotFoundError
 from movierec.data.tables import query
-from movierec.evaluation.results import per_user_metrics
+from movierec.evaluation.results import read_user_metrics
 from movierec.evaluation.runs import (
     changed_settings,
-    figures_of,
+    run_metrics,
     find_run,
-    long_form,
+    metrics_table,
     read_runs,
-    side_by_side,
+    compare_runs,
 )
 from movierec.pipeline import run
 from movierec.statistics import paired_difference
@@ -48,7 +48,7 @@ def test_figures_are_those_of_the_results(tiny_run):
     settings, results = tiny_run
     for row in read_runs(settings).itertuples():
         told = results[row.protocol]
-        figures = figures_of(settings, [row.run], "ndcg@5").set_index("system")
+        figures = run_metrics(settings, [row.run], "ndcg@5").set_index("system")
         for name, system in told["systems"].items():
             assert figures.loc[name, "value"] == system["ndcg@5"] and [figures.loc[name, "low"], figures.loc[name, "high"]] == system["ci95"]["ndcg@5"]
         assert row.best_on_validation == told["best_on_validation"]
@@ -58,7 +58,7 @@ def test_figures_are_those_of_the_results(tiny_run):
 def test_long_form_has_every_figure(tiny_run):
     _, results = tiny_run
     told = results["leave-last-out"]
-    rows = long_form(told)
+    rows = metrics_table(told)
     assert len(rows) == sum(sum("@" in name for name in part) for system in told["systems"].values() for part in (system, *system["segments"].values()))
     assert not rows.duplicated(["system", "segment", "metric"]).any()
 
@@ -67,8 +67,8 @@ def test_two_runs_user_by_user(two):
     settings, _ = two
     runs = read_runs(settings, protocol="leave-last-out")["run"].tolist()[::-1]
     assert len(runs) == 2
-    table = side_by_side(settings, runs, "ndcg@5")
-    first, second = (per_user_metrics(paths(settings).runs / name / "users.parquet", ["ndcg@5"])["ndcg@5"] for name in runs)
+    table = compare_runs(settings, runs, "ndcg@5")
+    first, second = (read_user_metrics(paths(settings).runs / name / "users.parquet", ["ndcg@5"])["ndcg@5"] for name in runs)
     for name in table.index:
         expected = paired_difference(second[name].to_numpy(), first[name].to_numpy(), 0.95, settings.bootstrap, settings.seed)
         assert table.loc[name, "difference"].tolist() == pytest.approx(expected)
@@ -81,9 +81,9 @@ def test_other_users_are_not_compared(two):
     settings, _ = two
     runs = read_runs(settings)
     names = [runs.loc[runs["protocol"] == protocol, "run"].iloc[0] for protocol in ("leave-last-out", "global-time")]
-    assert "difference" not in side_by_side(settings, names, "ndcg@5").columns.get_level_values(0)
-    assert "difference" not in side_by_side(settings, names[:1], "ndcg@5").columns.get_level_values(0)
-    assert np.isfinite(side_by_side(settings, names, "ndcg@5", "warm").xs("value", axis=1, level=1).to_numpy()).all()
+    assert "difference" not in compare_runs(settings, names, "ndcg@5").columns.get_level_values(0)
+    assert "difference" not in compare_runs(settings, names[:1], "ndcg@5").columns.get_level_values(0)
+    assert np.isfinite(compare_runs(settings, names, "ndcg@5", "warm").xs("value", axis=1, level=1).to_numpy()).all()
 
 
 def test_names_that_are_not_there(two):
@@ -95,9 +95,9 @@ def test_names_that_are_not_there(two):
     with pytest.raises(NotFoundError, match="runs are called"):
         find_run(settings, "")
     with pytest.raises(NotFoundError, match="did you mean ndcg@5"):
-        figures_of(settings, [name], "ndgc@5")
+        run_metrics(settings, [name], "ndgc@5")
     with pytest.raises(NotFoundError, match="no segment hea"):
-        figures_of(settings, [name], "ndcg@5", "hea")
+        run_metrics(settings, [name], "ndcg@5", "hea")
     assert read_runs(settings.model_copy(update={"reports_dir": settings.data_dir})).empty
 
 

@@ -12,18 +12,18 @@ from scipy import sparse, stats
 from movierec.config import ConfigError, DataError
 from movierec.evaluation.simulation import (
     UserModel,
-    drafted,
+    take_drafted,
     expected_clicks,
-    false_positives,
+    false_positive_rate,
     interleave,
     plot_power,
     power_curve,
-    replay,
+    ab_test,
     sample_size,
     sign_test,
     simulate,
     team_draft,
-    users_for,
+    users_for_power,
 )
 from movierec.metrics import hits
 
@@ -130,7 +130,7 @@ def test_team_draft_against_a_plain_loop(seed, k):
     rng = np.random.default_rng(seed)
     a, b, coins = random_lists(rng, 20, 12, k), random_lists(rng, 20, 12, k), rng.integers(0, 2, (20, k), dtype=bool)
     draft = team_draft(a, b, coins)
-    merged = drafted(a, b, draft, -1)
+    merged = take_drafted(a, b, draft, -1)
     teams = np.select([draft < 0, draft < k], [None, "A"], "B")
     for user in range(20):
         assert (merged[user].tolist(), teams[user].tolist()) == draft_one(a[user].tolist(), b[user].tolist(), coins[user])
@@ -141,7 +141,7 @@ def test_team_draft_properties():
     a, b = (np.argsort(rng.random((n, 15)), axis=1)[:, :k] for _ in range(2))
     coins = rng.integers(0, 2, (n, k), dtype=bool)
     draft = team_draft(a, b, coins)
-    merged, from_a = drafted(a, b, draft, -1), draft < k
+    merged, from_a = take_drafted(a, b, draft, -1), draft < k
     for start in range(0, k, 2):  # in each round both teams pick once, in the order of the coin
         assert (from_a[:, start] == coins[:, start]).all() and (from_a[:, start] != from_a[:, start + 1]).all()
     for user in range(n):
@@ -157,7 +157,7 @@ def test_team_draft_of_the_same_list_is_that_list():
     a = np.array([[4, 2, 7, 1], [3, 5, -1, -1]])
     coins = np.array([[True, False, False, True], [False, True, True, False]])
     draft = team_draft(a, a, coins)
-    assert (drafted(a, a, draft, -1) == a).all()
+    assert (take_drafted(a, a, draft, -1) == a).all()
     assert ((draft >= 0) == (a >= 0)).all()
 
 
@@ -167,7 +167,7 @@ def test_team_draft_with_empty_lists():
     assert team_draft(nothing, nothing, coins).tolist() == [[-1, -1, -1]]
     assert team_draft(nothing, some, coins).tolist() == [[3, 4, -1]]
     assert team_draft(some, nothing, coins).tolist() == [[0, 1, -1]]
-    assert drafted(nothing, some, team_draft(nothing, some, coins), -1).tolist() == [[8, 6, -1]]
+    assert take_drafted(nothing, some, team_draft(nothing, some, coins), -1).tolist() == [[8, 6, -1]]
 
 
 # one experiment
@@ -176,7 +176,7 @@ def test_team_draft_with_empty_lists():
 def test_replay_against_scipy_on_users_who_do_what_the_log_says():
     """A literal user's clicks are the hits, so the arms can be recovered from the means, and the test be made with scipy."""
     a, b, relevant = random_case(n_users=61)
-    result = replay(a, b, relevant, LITERAL, seed=5)
+    result = ab_test(a, b, relevant, LITERAL, seed=5)
     assert (result["n_a"], result["n_b"]) == (31, 30)
     order = np.random.default_rng(5).permutation(61)
     arm_a, arm_b = hits(a, relevant)[order[:31]].sum(axis=1), hits(b, relevant)[order[31:]].sum(axis=1)
@@ -190,8 +190,8 @@ def test_replay_against_scipy_on_users_who_do_what_the_log_says():
 def test_replay_where_everybody_does_the_same(recwarn):
     a, _, relevant = one_better()
     nothing = np.full_like(a, -1)
-    assert replay(a, a, relevant, LITERAL)["clicks"] == {"a": 1, "b": 1, "difference": 0, "ci95": [0, 0], "p": 1}
-    assert replay(a, nothing, relevant, LITERAL)["clicks"] == {"a": 1, "b": 0, "difference": 1, "ci95": [1, 1], "p": 0}
+    assert ab_test(a, a, relevant, LITERAL)["clicks"] == {"a": 1, "b": 1, "difference": 0, "ci95": [0, 0], "p": 1}
+    assert ab_test(a, nothing, relevant, LITERAL)["clicks"] == {"a": 1, "b": 0, "difference": 1, "ci95": [1, 1], "p": 0}
     assert not recwarn.list
 
 
@@ -222,7 +222,7 @@ def test_lists_that_do_not_belong_together():
     a, b, relevant = one_better()
     for wrong in ((a, b[:, :3], relevant), (a, b[:20], relevant), (a, b, relevant[:20])):
         with pytest.raises(ValueError, match="same users"):
-            replay(*wrong)
+            ab_test(*wrong)
     with pytest.raises(DataError, match="at least four test users"):
         interleave(a[:3], b[:3], relevant[:3])
 
@@ -240,9 +240,9 @@ def test_sample_size_by_hand():
 
 
 def test_users_for():
-    assert users_for((100, 200, 400), (0.2, 0.6, 1.0)) == math.ceil(200 * 2**0.5)
-    assert users_for((100, 200), (0.9, 1.0)) == 100
-    assert users_for((100, 200), (0.1, 0.79)) is None
+    assert users_for_power((100, 200, 400), (0.2, 0.6, 1.0)) == math.ceil(200 * 2**0.5)
+    assert users_for_power((100, 200), (0.9, 1.0)) == 100
+    assert users_for_power((100, 200), (0.1, 0.79)) is None
 
 
 def test_expected_clicks_by_hand():
@@ -256,7 +256,7 @@ def test_expected_clicks_by_hand():
 def test_the_mean_over_many_replays_is_the_expected_difference():
     a, b, relevant = random_case()
     truth = expected_clicks(a, b, relevant)
-    differences = [replay(a, b, relevant, seed=seed)["clicks"]["difference"] for seed in range(300)]
+    differences = [ab_test(a, b, relevant, seed=seed)["clicks"]["difference"] for seed in range(300)]
     assert abs(np.mean(differences) - truth["difference"]) < 4 * np.std(differences) / np.sqrt(300)
 
 
@@ -265,10 +265,10 @@ def test_measured_power_is_the_formula_s():
     truth = expected_clicks(a, b, relevant)
     n = 2 * sample_size(truth["difference"], truth["variance"])
     curve = power_curve(a, b, relevant, sizes=(n // 4, n), trials=400)
-    assert curve["replay_formula"][1] == pytest.approx(0.8, abs=0.01)
+    assert curve["ab_test_formula"][1] == pytest.approx(0.8, abs=0.01)
     low, high = stats.binom.ppf([0.0005, 0.9995], 400, 0.8) / 400
-    assert low <= curve["replay"][1] <= high
-    assert curve["replay"][0] < curve["replay"][1]
+    assert low <= curve["ab_test"][1] <= high
+    assert curve["ab_test"][0] < curve["ab_test"][1]
 
 
 def test_only_a_verdict_for_the_better_system_is_power():
@@ -277,7 +277,7 @@ def test_only_a_verdict_for_the_better_system_is_power():
     model = UserModel(patience=0.5, p_click=1, p_noise=0)
     for pair in ((a, b), (b, a)):
         curve = power_curve(*pair, relevant, model, sizes=(200,), trials=50)
-        assert curve["interleave"] == [1] and curve["replay"] == [1]
+        assert curve["interleave"] == [1] and curve["ab_test"] == [1]
 
 
 def test_what_the_two_methods_measure_can_differ(recwarn):
@@ -285,7 +285,7 @@ def test_what_the_two_methods_measure_can_differ(recwarn):
     a, b, relevant = one_better()
     assert expected_clicks(a, b, relevant, LITERAL)["difference"] == 0
     curve = power_curve(a, b, relevant, LITERAL, sizes=(40,), trials=50)
-    assert curve["interleave"] == curve["replay"] == [0] and curve["replay_formula"] == [pytest.approx(0.025)]
+    assert curve["interleave"] == curve["ab_test"] == [0] and curve["ab_test_formula"] == [pytest.approx(0.025)]
     assert interleave(a, b, relevant, LITERAL)["wins"] == 50
     assert not recwarn.list
 
@@ -293,9 +293,9 @@ def test_what_the_two_methods_measure_can_differ(recwarn):
 @pytest.mark.parametrize("n_users", [100, 501])
 def test_a_system_against_itself_is_rarely_told_apart(n_users):
     a, _, relevant = random_case(n_users=80)
-    found = false_positives(a, relevant, n_users=n_users, trials=1_000, seed=4)
+    found = false_positive_rate(a, relevant, n_users=n_users, trials=1_000, seed=4)
     low, high = stats.binom.ppf([0.0005, 0.9995], 1_000, 0.05) / 1_000
-    assert low <= found["replay"] <= high
+    assert low <= found["ab_test"] <= high
     assert 0.01 < found["interleave"] <= high  # the sign test is discrete: at most 5 %
 
 
@@ -324,7 +324,7 @@ def test_the_figure_shows_the_numbers_of_the_result(recwarn):
     result = simulate(a, b, relevant, ("new", "old"), sizes=(50, 100), trials=40)
     axis = plot_power(result).axes[0]
     lines = {line.get_label().split(":")[0]: line for line in axis.lines}
-    assert lines["A/B test"].get_ydata().tolist() == result["power"]["replay"]
+    assert lines["A/B test"].get_ydata().tolist() == result["power"]["ab_test"]
     assert lines["interleaving"].get_ydata().tolist() == result["power"]["interleave"]
     assert plot_power(result).get_suptitle().startswith("Simulation: new against old")
 
@@ -332,5 +332,5 @@ def test_the_figure_shows_the_numbers_of_the_result(recwarn):
 def test_two_systems_that_are_the_same_need_no_number_of_users():
     a, _, relevant = random_case()
     result = simulate(a, a, relevant, sizes=(50,), trials=20)
-    assert result["users_for_80_percent"] == {"replay_formula": None, "replay": None, "interleave": None}
+    assert result["users_for_80_percent"] == {"ab_test_formula": None, "ab_test": None, "interleave": None}
     assert "no number suffices" in plot_power(result).axes[0].lines[2].get_label()

@@ -24,7 +24,7 @@ from movierec.data.ingest import ingest
 from movierec.data.own_data import OwnData, parse_columns
 from movierec.data.splits import PROTOCOL_CLASSES, build_split
 from movierec.data.synthetic import synthesize
-from movierec.evaluation.runs import figures_of, read_runs
+from movierec.evaluation.runs import run_metrics, read_runs
 from movierec.pipeline import compare, export_recommendations_of, export_split_of, first_user, run
 from movierec.serving.tmdb import movies_with_tmdb_id
 from movierec.stages import open_data
@@ -185,7 +185,7 @@ def wire(tmp_path_factory) -> tuple[list[Statement], set[tuple[str, int]]]: # st
         compare(settings, ("popularity", "als"))
         export_split_of(settings, "global-time", folder / "split")
         export_recommendations_of(settings, "global-time", "als", 5, folder / "lists.parquet")
-        figures_of(settings, read_runs(settings)["run"].tolist(), "ndcg@5")
+        run_metrics(settings, read_runs(settings)["run"].tolist(), "ndcg@5")
         movies_with_tmdb_id(settings)
         first_user(settings)
         (folder / "own.csv").write_text(OWN)

@@ -34,8 +34,8 @@ def significance_marks(results: dict[str, Any], metric: str) -> dict[str, str]: 
     "★: above every other system, and told apart from each; ≈: not told apart from the highest (the highest included)."
     best = results["significance"][metric]
     if best["significantly_best"]:
-        return {name: "★" if name == best["of"] else "" for name in results["systems"]}
-    return {name: "≈" if name == best["of"] or best["versus"][name]["p_holm"] >= 0.05 else "" for name in results["systems"]}
+        return {name: "★" if name == best["system"] else "" for name in results["systems"]}
+    return {name: "≈" if name == best["system"] or best["versus"][name]["p_holm"] >= 0.05 else "" for name in results["systems"]}
 
 # %% ../../nbs/62_evaluation.tables.ipynb #a059310c
 def comparison_text(results: dict[str, Any]) -> pd.DataFrame: # one row per system, one column per metric, as text
