@@ -33,7 +33,7 @@ from .data.tables import limit_query_memory
 from .data.warehouse import create_warehouse
 from .evaluation.lists import build_lists, export_lists
 from .evaluation.results import build_evaluation, publish, read_results
-from .evaluation.runs import changed_settings, keep_run
+from .evaluation.runs import changed_settings, save_run
 from .parallel import cores, machine_memory_mb, memory_limited, peak_memory_mb
 from .progress import Progress
 from .ranking.feature_tables import build_features, build_histories, feature_views
@@ -87,7 +87,7 @@ def run(
         costs["test_lists"] = lists = stage(f"{protocol}: test lists", build_lists, split, asked, rankers, report=None)
         evaluation = stage(f"{protocol}: evaluation", build_evaluation, tables, data, split, rankers, lists, costs, report=None)
         publish(settings, protocol, evaluation)
-        keep_run(settings, evaluation)
+        save_run(settings, evaluation)
         results[protocol] = read_results(evaluation)
     if not set(settings.protocols).isdisjoint(PROTOCOLS):  # the others only measure
         stage("feature tables", build_features, data)
