@@ -243,7 +243,7 @@ class ServingArtifacts:
     histories: Artifact
     sources: Artifact
     rankers: Artifact
-    ready: Artifact | None # everybody's lists, if they are of these sources and rankers
+    precomputed: Artifact | None # all users' lists, if they are of these sources and rankers
 
     @property
     def key(self) -> str:
@@ -268,6 +268,6 @@ def open_serving(
     if {**serving.manifest["config"], "phase": ""} != {**trained_over.manifest["config"], "phase": ""}:
         raise ArtifactError(f"the sources that serve {settings.dataset} were fitted with other settings than those the rankers of {protocol} know: "
                             f"`movierec run --dataset {settings.dataset}` fits both alike")
-    ready = read_manifest(where.precomputed)
-    fits = ready and ready["inputs"] == {"interactions": data.key, "sources": serving.key, "rankers": rankers.key}
-    return ServingArtifacts(system, protocol, data, histories, serving, rankers, Artifact(where.precomputed, ready, built=False) if fits else None)
+    precomputed = read_manifest(where.precomputed)
+    fits = precomputed and precomputed["inputs"] == {"interactions": data.key, "sources": serving.key, "rankers": rankers.key}
+    return ServingArtifacts(system, protocol, data, histories, serving, rankers, Artifact(where.precomputed, precomputed, built=False) if fits else None)

@@ -168,13 +168,13 @@ def test_feedback_counts_at_once(client, mine):
     before = client.get("/recommend/user/20").json()["items"]
     first, second, third = (pick["item_idx"] for pick in before[:3])
     answer = give(client, 20, first, "dislike").json()
-    assert answer["new"] and [mark["film"]["item_idx"] for mark in answer["feedback"]["dislikes"]] == [first]
+    assert answer["new"] and [mark["movie"]["item_idx"] for mark in answer["feedback"]["dislikes"]] == [first]
     assert first not in {pick["item_idx"] for pick in client.get("/recommend/user/20", params={"k": 100}).json()["items"]}
     assert give(client, 20, second, "like").status_code == 200 and give(client, 20, third, "save").status_code == 200
     after = client.get("/recommend/user/20", params={"k": 100}).json()["items"]
     assert not {first, second} & {pick["item_idx"] for pick in after} and third in {pick["item_idx"] for pick in after}
     kept = client.get("/feedback/20").json()
-    assert [[mark["film"]["item_idx"] for mark in kept[name]] for name in ("likes", "dislikes", "saves")] == [[second], [first], [third]]
+    assert [[mark["movie"]["item_idx"] for mark in kept[name]] for name in ("likes", "dislikes", "saves")] == [[second], [first], [third]]
     for item, action in ((first, "undislike"), (second, "unlike"), (third, "unsave")):
         give(client, 20, item, action)
     assert client.get("/recommend/user/20").json()["items"] == before
@@ -220,12 +220,12 @@ def test_health_and_metrics(client, mine):
 
 def test_pages(client, mine):
     about = client.get("/about").json()
-    assert (about["users"], about["films"], about["dataset"]) == (80, 120, "tiny") and "Drama" in about["genres"]
+    assert (about["users"], about["movies"], about["dataset"]) == (80, 120, "tiny") and "Drama" in about["genres"]
     page = client.post("/home", json={"user_idx": 11, "k": 6}).json()
     assert [card["item_idx"] for card in page["rows"][0]["items"]] == [pick["item_idx"] for pick in client.get("/recommend/user/11", params={"k": 6}).json()["items"]]
     first = page["rows"][0]["items"][0]
     reason = client.post("/why", json={"user_idx": 11, "item_idx": first["item_idx"]}).json()
-    assert reason["film"]["score"] == first["score"] and reason["film"]["rank"] == 1 and reason["top_source"]
+    assert reason["movie"]["score"] == first["score"] and reason["movie"]["rank"] == 1 and reason["top_source"]
     newcomer = {"history": [{"item_idx": 3, "rating": 5}], "likes": [5], "dislikes": [first["item_idx"]]}
     shown = {card["item_idx"] for row in client.post("/home", json=newcomer).json()["rows"] for card in row["items"]}
     assert shown and not shown & {3, 5, first["item_idx"]}
@@ -330,7 +330,7 @@ def test_a_new_run_is_taken_between_two_requests(tiny_run, tmp_path):
         stop.set()
         asking.join()
         assert old != new and {answer.status_code for answer in seen} == {200} and {answer.json()["model"] for answer in seen} >= {old, new}
-        assert [mark["film"]["item_idx"] for mark in client.get("/feedback/5").json()["dislikes"]] == [7], "what was said stays said"
+        assert [mark["movie"]["item_idx"] for mark in client.get("/feedback/5").json()["dislikes"]] == [7], "what was said stays said"
         (paths(settings).serving / "als" / "item_factors.npy").write_bytes(b"torn")
         manifest = paths(settings).serving / "manifest.json"
         manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"key": "another"}))
@@ -474,14 +474,14 @@ def test_posters(tiny_run, tmp_path):
             same = client.get("/posters/3", headers={"If-None-Match": known})
             assert same.status_code == 304 and same.content == b"" and same.headers["ETag"] == drawn.headers["ETag"]
         assert client.get("/posters/3", headers={"If-None-Match": '"other"'}).status_code == 200
-        assert client.get("/posters").json() == {"films": 120, "from_tmdb": 0, "attribution": None}
+        assert client.get("/posters").json() == {"movies": 120, "from_tmdb": 0, "attribution": None}
 
         jpeg = b"\xff\xd8\xff" + bytes(100)
         Images(paths(mine).posters, 10_000).put(film["movieId"], jpeg, time.time())
         image = client.get("/posters/3", headers={"If-None-Match": drawn.headers["ETag"]})
         assert (image.status_code, image.headers["Content-Type"], image.content) == (200, "image/jpeg", jpeg)
         assert "not endorsed or certified by TMDB" in image.headers["Link"] and "https://www.themoviedb.org/" in image.headers["Link"]
-        assert client.get("/posters").json() == {"films": 120, "from_tmdb": 1, "attribution": ATTRIBUTION}
+        assert client.get("/posters").json() == {"movies": 120, "from_tmdb": 1, "attribution": ATTRIBUTION}
 
         told(client.get("/posters/120"), 404, "there is no item_idx 120 in tiny", "119")
         for strange in ("-1", "x", "1.5", "..%2f..%2fetc%2fpasswd", "%00", "1e9", "9" * 400):

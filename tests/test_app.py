@@ -41,9 +41,9 @@ class FakeApi:
 
     def told(self, request, path, body):
         if path == "/about":
-            return {"model": "m1", "users": 10, "films": 60, "genres": ["Comedy", "Drama"], "years": [1950, 2000], "dataset": "fake", "system": "fake"}
+            return {"model": "m1", "users": 10, "movies": 60, "genres": ["Comedy", "Drama"], "years": [1950, 2000], "dataset": "fake", "system": "fake"}
         if path == "/posters":
-            return {"films": 60, "from_tmdb": 3, "attribution": {"text": "By TMDB.", "link": "https://www.themoviedb.org/"}}
+            return {"movies": 60, "from_tmdb": 3, "attribution": {"text": "By TMDB.", "link": "https://www.themoviedb.org/"}}
         if path == "/home":
             user = body.get("user_idx")
             said = self.said.get(user, {}) if body.get("feedback", True) else {}
@@ -67,11 +67,11 @@ class FakeApi:
             return film(int(path.rpartition("/")[2]))
         if path == "/movies":
             return [film(7), film(8)]
-        return {"film": card(body["item_idx"])} if path == "/why" else {"items": []}
+        return {"movie": card(body["item_idx"])} if path == "/why" else {"items": []}
 
     def opinion(self, user):
         said = self.said.get(user, {})
-        return {"user_idx": user, **{f"{kind}s": [{"film": film(item), "time": 1} for item in said.get(kind, [])] for kind in ("like", "dislike", "save")}}
+        return {"user_idx": user, **{f"{kind}s": [{"movie": film(item), "time": 1} for item in said.get(kind, [])] for kind in ("like", "dislike", "save")}}
 
 
 @pytest.fixture
@@ -329,7 +329,7 @@ def test_surprise_and_a_user_beyond_the_last(session):
 
 def test_details(api, session):
     do(session.explain(3))
-    assert session.detail["kind"] == "why" and session.detail["film"]["item_idx"] == 3
+    assert session.detail["kind"] == "why" and session.detail["movie"]["item_idx"] == 3
     do(session.look("history"))
     assert [one["item_idx"] for one in session.detail["films"]] == [50, 51] and session.detail["genres"][0] == {"name": "Comedy", "films": 2, "stars": 4.0}
     do(session.look("debug"))

@@ -228,8 +228,8 @@ def test_why_history_and_debug(site, seen):
     note(why_milliseconds=seen.click(f"{CARD.format(1)} [data-do=explain]"))
     told = httpx.post(f"{site.api}/why", json={"user_idx": 41, "item_idx": seen.row()[0]}).json()
     text = seen.page.inner_text("dialog")
-    assert told["film"]["reason"] in text and all(one["source"] in text for one in told["sources"]) and all(share["feature"] in text for share in told["shares"])
-    assert len(seen.page.query_selector_all("dialog .axis i")) == (len(told["shares"]) + 1 if told["shares"] else 0)  # only V3 can tell shares, and on so little data another may be the best
+    assert told["movie"]["reason"] in text and all(one["source"] in text for one in told["sources"]) and all(share["feature"] in text for share in told["contributions"])
+    assert len(seen.page.query_selector_all("dialog .axis i")) == (len(told["contributions"]) + 1 if told["contributions"] else 0)  # only V3 can tell shares, and on so little data another may be the best
     seen.shot("desktop-why")
     seen.click("dialog [data-do=close]")
     seen.click('[data-do="history"]')

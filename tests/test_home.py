@@ -93,13 +93,13 @@ def test_why(service):
     page = service.home(Requester(8), Filters(k=10))
     for card in page.rows[0].items[:3]:
         reason = why(service, Requester(8), card.item_idx)
-        assert reason.film.rank == card.rank and reason.film.reason == card.reason and reason.candidates >= 10
+        assert reason.movie.rank == card.rank and reason.movie.reason == card.reason and reason.candidates >= 10
         assert [one.rank for one in reason.sources] == sorted(one.rank for one in reason.sources)
-        if reason.shares:
+        if reason.contributions:
             matrix = service.rank(*Requester(8).events(service), service.hybrid.pool_size)
             whole = service.contributions(matrix, np.array([card.rank - 1]))[0]
-            assert sum(share.adds for share in reason.shares) + reason.others == pytest.approx(whole.sum())
-            assert [abs(share.adds) for share in reason.shares] == sorted((abs(share.adds) for share in reason.shares), reverse=True) and all(share.meaning for share in reason.shares)
+            assert sum(share.contribution for share in reason.contributions) + reason.others == pytest.approx(whole.sum())
+            assert [abs(share.contribution) for share in reason.contributions] == sorted((abs(share.contribution) for share in reason.contributions), reverse=True) and all(share.meaning for share in reason.contributions)
     with pytest.raises(NotFoundError, match="is not among the candidates"):
         why(service, Requester(8), service.history(8)[0].item_idx)
     with pytest.raises(NotFoundError, match="there is no user_idx 80"):

@@ -80,7 +80,7 @@ class SessionFeedback:
     @classmethod
     def told(cls, opinion: dict[str, Any]) -> "SessionFeedback":
         "As the API tells it."
-        return cls(**{name: [marked["film"] for marked in opinion[name]] for name in KINDS})
+        return cls(**{name: [marked["movie"] for marked in opinion[name]] for name in KINDS})
 
     def items(self) -> dict[str, list[int]]:
         return {name: [film["item_idx"] for film in getattr(self, name)] for name in KINDS}

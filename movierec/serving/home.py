@@ -195,7 +195,7 @@ class FeatureContribution:
     feature: str
     meaning: str
     value: float | None # None: not a number
-    adds: float
+    contribution: float
 
 # %% ../../nbs/74_serving.home.ipynb #4deec03a
 @dataclass(frozen=True)
@@ -208,11 +208,11 @@ class SourceRank:
 @dataclass(frozen=True)
 class Explanation:
     "How a film came to its place."
-    film: Card # its rank is that among all candidates
+    movie: Card # its rank is that among all candidates
     candidates: int
     top_source: str # the source that did most
     sources: list[SourceRank] # best rank first
-    category_shares: list[FeatureContribution] # the most telling first
+    contributions: list[FeatureContribution] # the most telling first
     others: float # what all other features added
 
 # %% ../../nbs/74_serving.home.ipynb #9c20db5a
@@ -235,10 +235,10 @@ def why(
     (card,), (top_source,) = service._cards(ranking, ranking, chosen, person.taste), service.top_sources(ranking, chosen, parts)
     pool = ranking.pool
     said = [] if pool is None else sorted((int(rank[0, place]), name) for name, rank in pool.ranks.items() if rank[0, place] > 0)
-    category_shares, others = [], 0.0
+    contributions, others = [], 0.0
     if parts is not None:
         telling = np.argsort(-np.abs(parts[0]), kind="stable")[:most]
         value = ranking.matrix[place].astype(float)
-        category_shares = [FeatureContribution(name, MEANING[name], float(value[at]) if np.isfinite(value[at]) else None, float(parts[0, at])) for at in telling for name in [service.ranker.features[at]]]
+        contributions = [FeatureContribution(name, MEANING[name], float(value[at]) if np.isfinite(value[at]) else None, float(parts[0, at])) for at in telling for name in [service.ranker.features[at]]]
         others = float(parts[0].sum() - parts[0, telling].sum())
-    return Explanation(replace(card, rank=int(chosen[0]) + 1), len(ranking.items), top_source, [SourceRank(name, rank) for rank, name in said], category_shares, others)
+    return Explanation(replace(card, rank=int(chosen[0]) + 1), len(ranking.items), top_source, [SourceRank(name, rank) for rank, name in said], contributions, others)

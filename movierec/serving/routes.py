@@ -129,7 +129,7 @@ def _looking_up(app: FastAPI) -> None:
 # %% ../../nbs/81_serving.routes.ipynb #d8df56f9
 def _opinion(live: LiveService, user: int, taste: UserFeedback) -> FeedbackSummary:
     "A taste with the films' names."
-    return FeedbackSummary(user_idx=user, **{name: [FeedbackItem(film=live.service.catalogue.film(item), time=moment) for item, moment in getattr(taste, name).items()]
+    return FeedbackSummary(user_idx=user, **{name: [FeedbackItem(movie=live.service.catalogue.film(item), time=moment) for item, moment in getattr(taste, name).items()]
                                      for name in ("likes", "dislikes", "saves")})
 
 # %% ../../nbs/81_serving.routes.ipynb #f7893ca9
@@ -175,7 +175,7 @@ def _showing(app: FastAPI) -> None:
         "How many users and films there are, and which genres."
         service = live.service
         years = [year for year in service.catalogue.years if year is not None]
-        return About(dataset=service.settings.dataset, system=service.system, model=service.model, users=len(service.users), films=len(service.catalogue), genres=list(service.genre_names),
+        return About(dataset=service.settings.dataset, system=service.system, model=service.model, users=len(service.users), movies=len(service.catalogue), genres=list(service.genre_names),
                      years=[min(years), max(years)] if years else [])
 
     @app.post("/home", response_model=Home, responses=_says(400, 404, 413, 422, 503), tags=["page"])
@@ -195,7 +195,7 @@ def _picturing(app: FastAPI) -> None:
     def posters(live: Live) -> PosterCount:
         "How many films have an image, and whom to name for them."
         count = Posters(live.service.settings).count()
-        return PosterCount(films=len(live.service.catalogue), from_tmdb=count, attribution=Attribution(**ATTRIBUTION) if count else None)
+        return PosterCount(movies=len(live.service.catalogue), from_tmdb=count, attribution=Attribution(**ATTRIBUTION) if count else None)
 
     kinds = {kind: {} for kind in (*MEDIA_TYPES.values(), "image/svg+xml")}
 

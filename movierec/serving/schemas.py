@@ -54,7 +54,7 @@ class Said(_StrictModel):
 # %% ../../nbs/78_serving.schemas.ipynb #00c632f4
 class FeedbackItem(BaseModel):
     "A film that somebody said something about."
-    film: Movie
+    movie: Movie
     time: int = Field(description="seconds since 1970")
 
 # %% ../../nbs/78_serving.schemas.ipynb #b1002aee
@@ -132,7 +132,7 @@ class About(BaseModel):
     system: str
     model: str
     users: int = Field(description="user_idx goes from 0 to one less")
-    films: int
+    movies: int
     genres: list[str]
     years: list[int] = Field(description="of the oldest and the newest film; empty: not known")
 
@@ -145,6 +145,6 @@ class Attribution(BaseModel):
 # %% ../../nbs/78_serving.schemas.ipynb #77fa0c58
 class PosterCount(BaseModel):
     "Where posters come from."
-    films: int
+    movies: int
     from_tmdb: int = Field(description="films with an image; the others have a generated poster")
     attribution: Attribution | None

@@ -378,7 +378,7 @@ class RecommenderService(_Ranking):
             if parts is not None:
                 items[number]["contributions"] = [_number(value) for value in parts[number]]
         return {"user_idx": user, "system": self.system, "protocol": self.serving.protocol, "model": self.model, "as_of": self.known.as_of,
-                "user_context": None if pool is None else USER_CONTEXTS[pool.user_context[0]], "events": len(history), "fresh_likes": list(taste.likes), "dislikes": list(taste.dislikes),
+                "user_context": None if pool is None else USER_CONTEXTS[pool.user_context[0]], "events": len(history), "new_likes": list(taste.likes), "dislikes": list(taste.dislikes),
                 "sources": {name: [{"item_idx": int(item), "title": self.catalogue.titles[item], "score": _number(score)} for item, score in zip(found[0], best[0], strict=True) if item >= 0]
                             for name, (found, best) in said.items()},
                 "pool": [] if pool is None else [{"item_idx": int(item), "fused_score": _number(votes), "proposed_by": by.split("+") if by else []}

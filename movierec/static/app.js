@@ -116,11 +116,11 @@ const bars = (list, hueFor, value) => { const most = Math.max(...list.map((one) 
 const columns = (list) => { const most = Math.max(...list.map((one) => one.share), 1e-9); return `<ol class="columns" aria-label="Decades">${list.map((one) => `<li title="${safe(one.name)}s: ${percent(one.share)}"><i style="height:${percent(0.72 * one.share / most)}"></i><span aria-label="${safe(one.name)}s: ${percent(one.share)}">${safe(one.name).slice(2)}s</span></li>`).join("")}</ol>`; };
 
 function whySheet(why, base) {
-  const most = Math.max(...why.shares.map((share) => Math.abs(share.adds)), Math.abs(why.others), 1e-9);
+  const most = Math.max(...why.contributions.map((share) => Math.abs(share.contribution)), Math.abs(why.others), 1e-9);
   const bar = (name, meaning, adds, value) => `<li><span>${safe(name)}<small>${safe(meaning)}${value === null || value === undefined ? "" : ` = ${amount(value)}`}</small></span><span class="axis"><i class="${adds < 0 ? "less" : ""}" style="--part:${percent(Math.abs(adds) / most / 2)}"></i></span><span class="value">${adds < 0 ? "−" : "+"}${Math.abs(adds).toFixed(2)}</span></li>`;
-  return `<header>${poster(why.film, base, true)}<div><p class="quiet">Why this?</p><h2>${safe(why.film.title)}</h2><p class="quiet">${safe(facts(why.film))}</p><p style="margin-top:8px">${safe(why.film.reason)}.</p><p class="quiet">Place ${why.film.rank} of ${why.candidates} candidates, score ${why.film.score.toFixed(2)}</p></div><button class="round" data-do="close" aria-label="Close">${icon("close")}</button></header>
-  ${why.sources.length ? `<section><h3>Who proposed it</h3><div class="bars">${why.sources.map((one) => `<span>${safe(one.source)}${one.source === why.driver ? " ◂" : ""}</span><span class="track"><i style="width:${percent(20 / (19 + one.rank))}"></i></span><span class="value">rank ${one.rank}</span>`).join("")}</div><p class="quiet" style="margin-top:8px">${why.sources.some((one) => one.source === why.driver) ? "◂ did most for its place." : `${safe(why.driver)} did most for its place, without having proposed it.`}</p></section>` : ""}
-  ${why.shares.length ? `<section><h3>What moved its score</h3><ul class="shares">${why.shares.map((share) => bar(share.feature, share.meaning, share.adds, share.value)).join("")}${bar("everything else", "all other features together", why.others)}</ul></section>` : `<p class="quiet">This system can’t tell what each feature adds.</p>`}`;
+  return `<header>${poster(why.movie, base, true)}<div><p class="quiet">Why this?</p><h2>${safe(why.movie.title)}</h2><p class="quiet">${safe(facts(why.movie))}</p><p style="margin-top:8px">${safe(why.movie.reason)}.</p><p class="quiet">Place ${why.movie.rank} of ${why.candidates} candidates, score ${why.movie.score.toFixed(2)}</p></div><button class="round" data-do="close" aria-label="Close">${icon("close")}</button></header>
+  ${why.sources.length ? `<section><h3>Who proposed it</h3><div class="bars">${why.sources.map((one) => `<span>${safe(one.source)}${one.source === why.top_source ? " ◂" : ""}</span><span class="track"><i style="width:${percent(20 / (19 + one.rank))}"></i></span><span class="value">rank ${one.rank}</span>`).join("")}</div><p class="quiet" style="margin-top:8px">${why.sources.some((one) => one.source === why.top_source) ? "◂ did most for its place." : `${safe(why.top_source)} did most for its place, without having proposed it.`}</p></section>` : ""}
+  ${why.contributions.length ? `<section><h3>What moved its score</h3><ul class="shares">${why.contributions.map((share) => bar(share.feature, share.meaning, share.contribution, share.value)).join("")}${bar("everything else", "all other features together", why.others)}</ul></section>` : `<p class="quiet">This system can’t tell what each feature adds.</p>`}`;
 }
 
 const closing = (title, sub) => `<header><div><h2>${title}</h2><p class="quiet">${sub}</p></div><button class="round" data-do="close" aria-label="Close">${icon("close")}</button></header>`;
@@ -134,9 +134,9 @@ function historySheet(detail) {
 
 function debugSheet(debug) {
   const named = (list, tell) => `<ol>${list.map((one) => `<li>${safe(one.title)} <small>${tell(one)}</small></li>`).join("")}</ol>`;
-  return `${closing("How this list came about", `${safe(debug.system)}, ${safe(debug.situation ?? "no pool")}, ${debug.events} events, ${debug.pool.length} candidates`)}
+  return `${closing("How this list came about", `${safe(debug.system)}, ${safe(debug.user_context ?? "no pool")}, ${debug.events} events, ${debug.pool.length} candidates`)}
   <section><h3>Steps</h3>${bars(Object.entries(debug.milliseconds).map(([name, ms]) => ({ name, share: ms })), () => 200, (one) => `${one.share.toFixed(1)} ms`)}</section>
-  <section><h3>The list</h3><table><thead><tr><th></th><th>Film</th><th>Driver</th><th class="n">Score</th></tr></thead><tbody>${debug.items.map((one) => `<tr><td class="n">${one.rank}</td><td>${safe(one.title)}</td><td>${safe(one.driver)}</td><td class="n">${one.score === null ? "–" : one.score.toFixed(2)}</td></tr>`).join("")}</tbody></table></section>
+  <section><h3>The list</h3><table><thead><tr><th></th><th>Film</th><th>Driver</th><th class="n">Score</th></tr></thead><tbody>${debug.items.map((one) => `<tr><td class="n">${one.rank}</td><td>${safe(one.title)}</td><td>${safe(one.top_source)}</td><td class="n">${one.score === null ? "–" : one.score.toFixed(2)}</td></tr>`).join("")}</tbody></table></section>
   <section><h3>Candidates by source</h3>${Object.entries(debug.sources).map(([name, list]) => `<details><summary>${safe(name)}: ${safe(shorten(list[0]?.title ?? "nothing", 40))}</summary>${named(list, (one) => (one.score === null ? "" : one.score.toPrecision(3)))}</details>`).join("")}</section>`;
 }
 
@@ -279,13 +279,13 @@ function render({ model, el }) {
     $('.who [data-do="newcomer"]').setAttribute("aria-pressed", person.user === null);
     $(".welcome").hidden = person.user !== null;
     $(".picked").innerHTML = (person.picked ?? []).map((film) => `<span class="chip" data-item="${film.item_idx}"><span>${safe(film.title)}</span><button data-do="unpick" aria-label="Remove ${safe(film.title)}">${icon("close")}</button></span>`).join("");
-    $(".system").textContent = about.dataset ? `${about.films.toLocaleString()} films, ${about.users.toLocaleString()} users of ${about.dataset}, ranked by ${about.system}.` : "";
+    $(".system").textContent = about.dataset ? `${about.movies.toLocaleString()} films, ${about.users.toLocaleString()} users of ${about.dataset}, ranked by ${about.system}.` : "";
     $(".tmdb").hidden = !about.attribution;
     if (about.attribution) $(".tmdb").innerHTML = `Posters: <a href="${safe(about.attribution.link)}" rel="noreferrer">TMDB</a>. ${safe(about.attribution.text)}`;
     $('[data-do="others"]').hidden = !person.hide_shown;
     $("#mr-hide").checked = person.hide_shown;
     $("#mr-feedback").checked = person.use_feedback;
-    if (about.dataset) kept.set("visit", person.user === null ? { data: about.dataset, films: about.films, newcomer: { picked: items(person.picked), ...Object.fromEntries(Object.values(KINDS).map((kind) => [kind, items(get("saying")[kind])])) } } : { data: about.dataset, films: about.films, user: person.user });
+    if (about.dataset) kept.set("visit", person.user === null ? { data: about.dataset, films: about.movies, newcomer: { picked: items(person.picked), ...Object.fromEntries(Object.values(KINDS).map((kind) => [kind, items(get("saying")[kind])])) } } : { data: about.dataset, films: about.movies, user: person.user });
   }
   function drawTuning() {
     const wishes = get("wishes"), about = get("about");
@@ -430,7 +430,7 @@ function render({ model, el }) {
 
   root.dataset.theme = kept.get("theme") ?? "";
   view(kept.get("view") ?? "grid");
-  const visit = kept.get("visit"), about = get("about"), known = visit && visit.data === about.dataset && visit.films === about.films;
+  const visit = kept.get("visit"), about = get("about"), known = visit && visit.data === about.dataset && visit.films === about.movies;
   const other = known && (visit.user === undefined || visit.user !== get("person").user);
   for (const draw of [drawPerson, drawTuning, drawTaste, drawStatus]) draw();
   if (other) $(".rows").innerHTML = ghosts(); else { drawRows(); drawHero(); press(); }
