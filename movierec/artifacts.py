@@ -103,6 +103,7 @@ MODULES = (
     "data.splits",
     "data.holdout",
     "data.synthetic",
+    "retrieval.top_k",
     "retrieval.recommender",
     "retrieval.linalg",
     "retrieval.popularity",

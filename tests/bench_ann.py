@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from movierec.artifacts import write_json
 from movierec.config import project_root
 from movierec.retrieval.ann import ItemIndex
-from movierec.retrieval.recommender import top_k
+from movierec.retrieval.top_k import top_k
 
 SIZES = (27_000, 100_000, 1_000_000)
 USERS, K, FACTORS = 256, 200, 64

@@ -19,7 +19,7 @@ from movierec.retrieval.item_item import ItemItem
 from movierec.retrieval.linalg import dense_product, gram, to_exact_integers
 from movierec.retrieval.linear import EASE, LinearAutoregression
 from movierec.retrieval.popularity import Popularity, PopularityRecent
-from movierec.retrieval.recommender import top_k
+from movierec.retrieval.top_k import top_k
 from movierec.retrieval.sequential import Sequential
 
 

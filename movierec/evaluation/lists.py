@@ -26,7 +26,7 @@ from ..ranking.feature_store import FeatureStore
 from ..ranking.ranked import ranked_lists
 from ..ranking.ranker import Ranker
 from ..retrieval.hybrid import Hybrid
-from ..retrieval.recommender import candidates
+from ..retrieval.recommender import candidate_table
 from ..stages import load_rankers
 
 # %% ../../nbs/60_evaluation.lists.ipynb #8e11a8c0
@@ -88,7 +88,7 @@ def build_lists(
             for number, (users, lists) in enumerate(parts):
                 for name, (items, scores) in lists.items():
                     (folder / name).mkdir(exist_ok=True)
-                    rows[name] = rows.get(name, 0) + keep(f"{name}/{number:05}", candidates(users, items, scores, name).drop(columns="source"))
+                    rows[name] = rows.get(name, 0) + keep(f"{name}/{number:05}", candidate_table(users, items, scores, name).drop(columns="source"))
             pools = candidate_ranks(hybrid, holdout, settings, report)
             keep("pools", pools)
         contents = {"users": len(holdout.users), "rows": rows, "length": size, "pool_users": int(pools["user_idx"].nunique())}

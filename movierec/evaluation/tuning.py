@@ -23,7 +23,7 @@ from ..ranking.features import FEATURE_GROUPS, V2_FEATURES, V3_FEATURES
 from ..ranking.ranker import ListwiseRanker, Ranker, rerank, train
 from ..ranking.training import TrainingSet, load_phase
 from ..retrieval.hybrid import Hybrid, USER_CONTEXTS
-from ..retrieval.recommender import top_k
+from ..retrieval.top_k import top_k
 from ..stages import _known_protocol, open_run
 
 # %% ../../nbs/65_evaluation.tuning.ipynb #8840cc5b

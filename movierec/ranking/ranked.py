@@ -21,7 +21,7 @@ from .feature_store import FeatureStore
 from .features import V3_FEATURES
 from .ranker import Ranker, rerank
 from ..retrieval.hybrid import Hybrid
-from ..retrieval.recommender import Recommender, fitted_on, read_model
+from ..retrieval.recommender import Recommender, fingerprint, read_model_metadata
 
 # %% ../../nbs/57_ranking.ranked.ipynb #1253e2a5
 def ranked_lists(
@@ -100,9 +100,9 @@ class RankedSystem(Recommender):
         self.hybrid.save(directory / "hybrid")
         self.ranker.save(directory / "ranker")
         write_json(directory / "model.json", {"class": "Ranked", "parameters": {"half_life_days": self.half_life_days},
-                                              "fitted_on": fitted_on(self.interactions)})
+                                              "fitted_on": fingerprint(self.interactions)})
 
     @classmethod
     def load(cls, directory: Path, interactions: Interactions) -> Self:
-        saved = read_model(directory, "Ranked", interactions)
+        saved = read_model_metadata(directory, "Ranked", interactions)
         return cls.over(FeatureStore(Hybrid.load(directory / "hybrid", interactions), saved["parameters"]["half_life_days"]), Ranker.load(directory / "ranker"))

@@ -27,12 +27,12 @@ from .popularity import Popularity, PopularityRecent
 from movierec.retrieval.recommender import (
     Recommender,
     ScoringRecommender,
-    candidates,
-    fitted_on,
-    read_model,
-    top_k,
+    candidate_table,
+    fingerprint,
+    read_model_metadata,
 )
 from .sequential import Sequential
+from .top_k import top_k
 
 # %% ../../nbs/41_retrieval.hybrid.ipynb #93a55867
 USER_CONTEXTS = ("in_session", "returning", "new_user")
@@ -254,7 +254,7 @@ class Hybrid(Recommender):
     def recommend(self, users, k, as_of=None) -> pd.DataFrame:
         "The lists as a table; `source` names everyone who proposed an item."
         pool = self.pool(users, as_of, k)
-        return candidates(pool.users, pool.items, pool.scores, pool.sources())
+        return candidate_table(pool.users, pool.items, pool.scores, pool.sources())
 
     def top_sources(self, pool: CandidatePool) -> np.ndarray: # object (str), n × k
         "The source whose vote counts most for each candidate."
@@ -274,11 +274,11 @@ class Hybrid(Recommender):
     def describe(self, directory: Path) -> None:
         "What `save` writes beside the sources."
         write_json(directory / "model.json", {"class": "Hybrid", "parameters": self.parameters(), "sources": list(self.sources),
-                                              "fitted_on": fitted_on(self.interactions)})
+                                              "fitted_on": fingerprint(self.interactions)})
 
     @classmethod
     def load(cls, directory: Path, interactions: Interactions) -> Self:
-        saved = read_model(directory, "Hybrid", interactions)
+        saved = read_model_metadata(directory, "Hybrid", interactions)
         hybrid = cls({name: SOURCE_CLASSES[name].load(directory / name, interactions) for name in saved["sources"]}, **saved["parameters"])
         hybrid.interactions = interactions
         return hybrid

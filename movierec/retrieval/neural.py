@@ -26,7 +26,8 @@ from ..config import ConfigError
 from ..data.interactions import Interactions
 from .als import DotProductRecommender
 from .ann import ItemIndex, has_faiss
-from .recommender import fitted_on, top_k
+from .recommender import fingerprint
+from .top_k import top_k
 from movierec.retrieval.transformer import (
     WEIGHTS,
     describe,
@@ -177,8 +178,8 @@ class _Trained(DotProductRecommender):
         matrices = {name: name in ("attend", "mix", "widen", "narrow") for name in weights}
         optimizer = torch.optim.AdamW([{"params": [weights[name]], "weight_decay": self.weight_decay * matrix} for name, matrix in matrices.items()],
                                       betas=(0.9, 0.98), fused=True)
-        start = [fitted_on(self.start_from.interactions), zlib.crc32(self.start_from.item.tobytes())] if going_on else None
-        key = digest([self.parameters(), fitted_on(interactions), zlib.crc32(interactions.item_idx.tobytes()), start])
+        start = [fingerprint(self.start_from.interactions), zlib.crc32(self.start_from.item.tobytes())] if going_on else None
+        key = digest([self.parameters(), fingerprint(interactions), zlib.crc32(interactions.item_idx.tobytes()), start])
         done = read_checkpoint(self.checkpoint, key, weights, optimizer)
         for epoch in range(done, epochs):
             self._epoch(weights, optimizer, interactions, epoch, epochs, peak)

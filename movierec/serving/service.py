@@ -25,7 +25,7 @@ from ..ranking.feature_tables import load_histories
 from ..ranking.features import V2_FEATURES
 from ..ranking.ranker import RANKERS, Ranker, rank_order
 from ..retrieval.hybrid import Hybrid, CandidatePool, USER_CONTEXTS
-from ..retrieval.recommender import top_k
+from ..retrieval.top_k import top_k
 from .explain import reasons
 from .search import MovieCatalogue, Movie
 from ..stages import ServingArtifacts, open_serving
