@@ -286,7 +286,7 @@ def test_a_terminal_sees_how_many_how_fast_and_how_long_still(monkeypatch):
     task = bars.add_task("asking als", total=1_000, unit="users")
     for now[0], done in ((1.0, 200), (2.0, 400)):
         bars.update(task, completed=done)
-    assert terminal._Pace().render(bars.tasks[0]).plain == "400 of 1,000 users, 200 users/s, 0:03 left"
+    assert terminal.PaceColumn().render(bars.tasks[0]).plain == "400 of 1,000 users, 200 users/s, 0:03 left"
 
 
 def test_paths_module_agrees_with_the_command(tiny_run):

@@ -33,18 +33,18 @@ from movierec.data.splits import PROTOCOL_CLASSES
 from movierec.data.tables import query
 from movierec.evaluation.tuning import ablate
 from movierec.pipeline import (
-    as_run_before,
+    settings_of_run,
     compare,
-    export_recommendations_of,
-    export_split_of,
+    export_run_recommendations,
+    export_run_split,
     inventory,
-    logged,
     run,
 )
 from movierec.progress import Progress
 from movierec.ranking.feature_store import FeatureStore
 from movierec.ranking.ranker import RANKERS
 from movierec.retrieval.hybrid import Hybrid
+from movierec.run_log import logged
 from movierec.serving.service import recommend
 from movierec.stages import datasets, load_rankers, make_systems, open_data, open_run
 
@@ -136,8 +136,8 @@ def test_published_figures_from_exports_by_trec_eval(tiny_run, tmp_path, protoco
 def check_with_trec_eval(finished, folder, protocol, system, cutoffs, list_size):
     """Recompute a system's test metrics from the exported files alone."""
     settings, results = finished
-    export_split_of(settings, protocol, folder)
-    export_recommendations_of(settings, protocol, system, list_size, folder / "lists.parquet")
+    export_run_split(settings, protocol, folder)
+    export_run_recommendations(settings, protocol, system, list_size, folder / "lists.parquet")
     train, validation, test, lists = (query("SELECT * FROM t", t=folder / f"{name}.parquet") for name in ("train", "validation", "test", "lists"))
     assert list(lists.columns) == ["userId", "movieId", "rank", "score"]
     history = pd.concat([train, validation])
@@ -167,8 +167,8 @@ def test_published_figures_of_the_bundled_data(small_run, tmp_path, protocol, sy
 def test_lists_are_for_every_user_with_a_test_event(tiny_run, tmp_path):
     settings, _ = tiny_run
     for protocol in PROTOCOLS:
-        export_split_of(settings, protocol, tmp_path)
-        export_recommendations_of(settings, protocol, "hybrid", 5, tmp_path / "lists.parquet")
+        export_run_split(settings, protocol, tmp_path)
+        export_run_recommendations(settings, protocol, "hybrid", 5, tmp_path / "lists.parquet")
         users = query("SELECT DISTINCT userId FROM t ORDER BY 1", t=tmp_path / "test.parquet")
         assert query("SELECT userId, max(rank) AS k FROM t GROUP BY 1 ORDER BY 1", t=tmp_path / "lists.parquet").to_numpy().tolist() == [[u, 5] for u in users.userId]
 
@@ -210,11 +210,11 @@ def test_asking_for_what_is_not_there(tiny_run, tmp_path):
     with pytest.raises(NotFoundError, match=r"no system hybrd \(did you mean hybrid\?\)"):
         recommend(settings, 7, system="hybrd")
     with pytest.raises(NotFoundError, match="at most 20"):
-        export_recommendations_of(settings, "global-time", "hybrid", 21, tmp_path / "x.parquet")
+        export_run_recommendations(settings, "global-time", "hybrid", 21, tmp_path / "x.parquet")
     with pytest.raises(NotFoundError, match="no protocol all"):
         recommend(settings, 7, protocol="all")
     with pytest.raises(NotFoundError, match=r"no protocol globaltime \(did you mean global-time\?\)"):
-        export_split_of(settings, "globaltime", tmp_path)
+        export_run_split(settings, "globaltime", tmp_path)
     with pytest.raises(NotFoundError, match="no dataset other here"):
         recommend(tiny_settings(tmp_path, dataset="other"), 7)
     with pytest.raises(NotFoundError, match="ml-20m hasn't been run yet: `movierec run --dataset ml-20m`"):
@@ -250,7 +250,7 @@ def test_export_refuses_lists_that_are_not_the_published_ones(tmp_path):
     manifest = paths(settings).lists("global-time") / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"key": "', '"key": "0'))
     with pytest.raises(ArtifactError, match="made from other lists"):
-        export_recommendations_of(settings, "global-time", "als", 5, tmp_path / "x.parquet")
+        export_run_recommendations(settings, "global-time", "als", 5, tmp_path / "x.parquet")
 
 
 @pytest.mark.parametrize("case", ["one user", "nobody likes anything", "one moment", "users one after another"])
@@ -302,7 +302,7 @@ def test_a_system_that_was_not_run_is_a_sentence(tiny_run):
     with pytest.raises(NotFoundError, match=r"tiny was run without sasrec: `movierec run --dataset tiny --set sasrec.enabled=true`"):
         recommend(settings, 7, system="sasrec")
     with pytest.raises(NotFoundError, match="was run without sasrec"):
-        export_recommendations_of(settings, "global-time", "sasrec", 5, Path("unused.parquet"))
+        export_run_recommendations(settings, "global-time", "sasrec", 5, Path("unused.parquet"))
 
 
 def test_the_best_system_is_compared_user_by_user(tiny_run):
@@ -339,8 +339,8 @@ def test_every_protocol_ends_in_results(tiny_run, tmp_path):
     with pytest.raises(NotFoundError, match="only measures"):
         recommend(own, 1, protocol="strong-generalization")
     with pytest.raises(NotFoundError, match="trains no rankers"):
-        export_recommendations_of(own, "strong-generalization", "ranked_v3", 5, tmp_path / "x.parquet")
-    assert export_recommendations_of(own, "strong-generalization", "ease", 100, tmp_path / "x.parquet") > 0
+        export_run_recommendations(own, "strong-generalization", "ranked_v3", 5, tmp_path / "x.parquet")
+    assert export_run_recommendations(own, "strong-generalization", "ease", 100, tmp_path / "x.parquet") > 0
 
 
 def test_compare_sets_some_systems_side_by_side(tiny_run):
@@ -361,9 +361,9 @@ def test_compare_sets_some_systems_side_by_side(tiny_run):
 def test_asking_about_a_run_keeps_its_settings(tiny_run, tmp_path):
     settings, _ = tiny_run
     plain = tiny_settings(tmp_path).model_copy(update={"data_dir": settings.data_dir, "reports_dir": settings.reports_dir, "protocol": "leave-last-out"})
-    assert as_run_before(plain.model_copy(update={"als": plain.als.model_copy(update={"factors": 5})})).als.factors == 8
-    assert as_run_before(plain.model_copy(update={"relevant": "all"})).relevant == "all"
-    assert as_run_before(plain.model_copy(update={"data_dir": tmp_path})).data_dir == tmp_path
+    assert settings_of_run(plain.model_copy(update={"als": plain.als.model_copy(update={"factors": 5})})).als.factors == 8
+    assert settings_of_run(plain.model_copy(update={"relevant": "all"})).relevant == "all"
+    assert settings_of_run(plain.model_copy(update={"data_dir": tmp_path})).data_dir == tmp_path
 
 
 class Counts(Progress):

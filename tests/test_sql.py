@@ -25,7 +25,7 @@ from movierec.data.own_data import OwnData, parse_columns
 from movierec.data.splits import PROTOCOL_CLASSES, build_split
 from movierec.data.synthetic import synthesize
 from movierec.evaluation.runs import run_metrics, read_runs
-from movierec.pipeline import compare, export_recommendations_of, export_split_of, first_user, run
+from movierec.pipeline import compare, export_run_recommendations, export_run_split, example_user, run
 from movierec.serving.tmdb import movies_with_tmdb_id
 from movierec.stages import open_data
 
@@ -183,11 +183,11 @@ def wire(tmp_path_factory) -> tuple[list[Statement], set[tuple[str, int]]]: # st
         for protocol in PROTOCOL_CLASSES:
             build_split(settings, open_data(settings), protocol)
         compare(settings, ("popularity", "als"))
-        export_split_of(settings, "global-time", folder / "split")
-        export_recommendations_of(settings, "global-time", "als", 5, folder / "lists.parquet")
+        export_run_split(settings, "global-time", folder / "split")
+        export_run_recommendations(settings, "global-time", "als", 5, folder / "lists.parquet")
         run_metrics(settings, read_runs(settings)["run"].tolist(), "ndcg@5")
         movies_with_tmdb_id(settings)
-        first_user(settings)
+        example_user(settings)
         (folder / "own.csv").write_text(OWN)
         ingest(settings.model_copy(update={"dataset": "own"}), OwnData(folder / "own.csv"))
         with connect() as con:
