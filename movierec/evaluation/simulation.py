@@ -23,7 +23,7 @@ from ..data.holdout import load_holdout
 from .lists import read_lists
 from .plots import COLOURS, HIGHLIGHT, INK, PLOT_STYLE
 from ..metrics import hits
-from ..stages import _known_protocol, _system_of_run, open_run
+from ..stages import check_protocol, check_system_of_run, open_run
 from ..statistics import paired_difference
 
 # %% ../../nbs/66_evaluation.simulation.ipynb #e4f17871
@@ -344,9 +344,9 @@ def simulate_ab(
     trials: int = 400, # experiments per number of users
 ) -> dict[str, Any]: # from `simulation.simulate`
     "Simulate online tests of two systems on the lists of a finished run, and write reports/results/<dataset>/<protocol>-simulation.json."
-    artifacts = open_run(settings, _known_protocol(protocol))
+    artifacts = open_run(settings, check_protocol(protocol))
     for name in (a, b):
-        _system_of_run(settings, name, artifacts)
+        check_system_of_run(settings, name, artifacts)
     holdout = load_holdout(artifacts["split"], "test", settings.relevant)
     longest = artifacts["lists"].manifest["contents"]["length"]
     if k > longest:
