@@ -31,10 +31,10 @@ from .parallel import memory_limited
 from .progress import Progress
 from .ranking.feature_tables import build_features, build_histories, feature_views
 from movierec.stages import (
-    _default_protocol,
-    _known_protocol,
-    _known_system,
-    _system_of_run,
+    default_protocol,
+    check_protocol,
+    check_system,
+    check_system_of_run,
     build_rankers,
     build_sources,
     datasets,
@@ -150,7 +150,7 @@ def _prepare_serving(
     stages.run("feature tables", build_features, data, reports_steps=False)
     stages.run("serving: histories", build_histories, data, reports_steps=False)
     sources = stages.run("serving: sources on all events", build_sources, data, split, "serving")
-    protocol = _default_protocol(settings)
+    protocol = default_protocol(settings)
     if protocol in settings.protocols:
         folder = paths(settings).rankers(protocol)
         rankers = Artifact(folder, read_manifest(folder), built=False)
@@ -201,13 +201,13 @@ def compare(
 
     Raises `NotFoundError` for an unknown system."""
     for system in systems:
-        _known_system(system)
+        check_system(system)
     if len(set(systems)) < len(systems):
         raise NotFoundError("a system is named twice")
     run(settings, progress=progress)
-    artifacts = open_run(settings, _known_protocol(settings.protocol))
+    artifacts = open_run(settings, check_protocol(settings.protocol))
     for system in systems:
-        _system_of_run(settings, system, artifacts)
+        check_system_of_run(settings, system, artifacts)
     return read_results(artifacts["evaluation"], systems, settings)
 
 # %% ../nbs/90_pipeline.ipynb #1988af2b
@@ -267,7 +267,7 @@ def export_run_split(
     folder: Path, # to write to
 ) -> dict[str, int]: # rows per part
     "Write the split of a finished run as Parquet; see `export_split`."
-    artifacts = open_run(settings, _known_protocol(protocol))
+    artifacts = open_run(settings, check_protocol(protocol))
     return export_split(artifacts["split"], artifacts["data"], folder)
 
 # %% ../nbs/90_pipeline.ipynb #baf12446
@@ -279,8 +279,8 @@ def export_run_recommendations(
     file: Path, # Parquet
 ) -> int: # rows
     "Write the lists of a system, those behind the published metrics, as Parquet; see `export_lists`."
-    artifacts = open_run(settings, _known_protocol(protocol))
+    artifacts = open_run(settings, check_protocol(protocol))
     longest = artifacts["lists"].manifest["contents"]["length"]
     if k > longest:
         raise NotFoundError(f"the published lists are {longest} long, so -k can be at most {longest}")
-    return export_lists(artifacts["lists"], artifacts["data"], _system_of_run(settings, system, artifacts), k, file)
+    return export_lists(artifacts["lists"], artifacts["data"], check_system_of_run(settings, system, artifacts), k, file)

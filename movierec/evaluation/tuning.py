@@ -24,7 +24,7 @@ from ..ranking.ranker import ListwiseRanker, Ranker, rerank, train
 from ..ranking.training import TrainingSet, load_phase
 from ..retrieval.hybrid import Hybrid, USER_CONTEXTS
 from ..retrieval.top_k import top_k
-from ..stages import _known_protocol, open_run
+from ..stages import check_protocol, open_run
 
 # %% ../../nbs/65_evaluation.tuning.ipynb #8840cc5b
 def source_ablation(
@@ -196,7 +196,7 @@ def calibration(
 # %% ../../nbs/65_evaluation.tuning.ipynb #6b93fbb9
 def _open_phases(settings: Settings, protocol: str) -> tuple[Settings, Artifact, dict[str, Artifact]]: # the run's settings; the split; phase → fitted sources
     "What a finished run knew before the test."
-    artifacts = open_run(settings, _known_protocol(protocol))
+    artifacts = open_run(settings, check_protocol(protocol))
     if artifacts["rankers"] is None:
         raise NotFoundError(f"{protocol} has no phase to tune on")
     split = artifacts["split"]
