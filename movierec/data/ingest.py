@@ -14,52 +14,66 @@ import duckdb
 
 from ..artifacts import Artifact, build, paths, read_manifest
 from ..config import DataError, NotFoundError, Settings, did_you_mean
-from .archive import Archive, TABLES, _NUMBERS
+from .archive import NUMERIC_COLUMNS, TABLES, Archive, LoadedSource, create_problems_table
 from .catalogue import CATALOGUE
 from .own_data import OwnData
-from .tables import connect, write_table
-from .validate import _check, _settle_problems
+from .tables import connect, fetch_value, write_table
+from .validate import check_table, stop_or_quarantine
+
+# %% ../../nbs/16_data.ingest.ipynb #246e6859
+def _source_not_found(settings: Settings) -> NotFoundError:
+    "Return the error that says where a dataset's archive is published, or that there is no such dataset."
+    name = settings.dataset
+    if name in CATALOGUE:
+        archive = paths(settings).archives()[0]
+        return NotFoundError(f"{name} is not available here: get {CATALOGUE[name].url}, put it at {archive}, "
+                             f"or name the file with --source")
+    hint = did_you_mean(name, list(CATALOGUE))
+    return NotFoundError(f"there is no dataset {name}{hint}: known are {', '.join(CATALOGUE)}; "
+                         f"your own needs --source or --ratings")
 
 # %% ../../nbs/16_data.ingest.ipynb #489a9ca6
 def find_source(
     settings: Settings,
-    source: Path | OwnData | None = None, # what the person named, if anything
-) -> Archive | OwnData | None: # None: no source at hand, but the dataset was ingested earlier
-    "Where the dataset comes from; raises `NotFoundError` with what to do when it is nowhere."
+    source: Path | OwnData | None = None, # archive, folder or your own files, if one was named
+) -> Archive | OwnData | None: # None: there is no source, but the dataset was ingested earlier
+    "Return where the dataset comes from; raises `NotFoundError`, which says what to do, if there is no source."
     if source is not None:
         return source if isinstance(source, OwnData) else Archive.open(source)
-    where = paths(settings)
-    for place in where.archives():
+    for place in paths(settings).archives():
         if place.exists():
             return Archive.open(place)
-    if read_manifest(where.tables):
+    if read_manifest(paths(settings).tables):
         return None
-    name = settings.dataset
-    if name in CATALOGUE:
-        raise NotFoundError(f"{name} is not at hand: get {CATALOGUE[name].url}, put it at {where.archives()[0]}, "
-                            f"or name the file with --source")
-    raise NotFoundError(f"there is no dataset {name}{did_you_mean(name, list(CATALOGUE))}: known are {', '.join(CATALOGUE)}; "
-                        f"your own needs --source or --ratings")
+    raise _source_not_found(settings)
+
+# %% ../../nbs/16_data.ingest.ipynb #bea8f62b
+_ARTICLES = "The|An|A|Les|Le|La|Los|Las|El|Il|Lo|Gli|I|Der|Die|Das|Den|Det|De|Het|Un|Une|Uma|Um|Os|O|En|Ett"
+_ELIDED_ARTICLE = "L''"  # L', quoted for SQL
+_YEAR = r"\s*\((\d{4})(?:[-–]\d{0,4})?\)\s*$"  # (1999), or (1975-1979) of a series
 
 # %% ../../nbs/16_data.ingest.ipynb #ca728ef8
-_ARTICLES = "The|An|A|Les|Le|La|Los|Las|El|Il|Lo|Gli|I|Der|Die|Das|Den|Det|De|Het|Un|Une|Uma|Um|Os|O|En|Ett"
-_ELIDED = "L'"  # joined without a space
-_YEAR = r"\s*\((\d{4})(?:[-–]\d{0,4})?\)\s*$"
 TITLE_SQL = rf"""
     regexp_replace(regexp_replace(regexp_replace(
         regexp_replace(title, '{_YEAR}', ''),
         '^([^(]*?), ({_ARTICLES})(\s*\(.*)?$', '\2 \1\3'),
         '\(([^()]*), ({_ARTICLES})\)', '(\2 \1)', 'g'),
-        '^([^(]*?), ({_ELIDED.replace("'", "''")})(\s*\(.*)?$', '\2\1\3')"""
+        '^([^(]*?), ({_ELIDED_ARTICLE})(\s*\(.*)?$', '\2\1\3')"""
 YEAR_SQL = rf"TRY_CAST(nullif(regexp_extract(title, '{_YEAR}', 1), '') AS SMALLINT)"
-GENRES_SQL = r"CASE WHEN coalesce(genres, '') IN ('', '(no genres listed)') THEN CAST([] AS VARCHAR[]) ELSE list_sort(list_distinct(string_split(genres, '|'))) END"
 
-# %% ../../nbs/16_data.ingest.ipynb #1de8ca92
-_PARSED_SQL = {  # what only the engine that read the files knows, a row's position, or writes its own way, groups put back by a regular expression
+# %% ../../nbs/16_data.ingest.ipynb #81528862
+GENRES_SQL = r"""
+    CASE WHEN coalesce(genres, '') IN ('', '(no genres listed)') THEN CAST([] AS VARCHAR[])
+         ELSE list_sort(list_distinct(string_split(genres, '|'))) END"""
+
+# %% ../../nbs/16_data.ingest.ipynb #1897f094
+_PARSED_SQL = {  # the position of a row, and regular expressions that put groups back, are the engine's own
     "ratings": 'SELECT *, CAST(rowid AS INTEGER) AS "row" FROM raw_ratings',
     "movies": f"SELECT movieId, {TITLE_SQL} AS title, {YEAR_SQL} AS year, genres, title AS raw_title FROM raw_movies",
 }
-TABLES_SQL = {
+
+# %% ../../nbs/16_data.ingest.ipynb #1de8ca92
+TABLES_SQL = {  # {user} and {movie}: the SQL types of the ids
     "ratings": """
         SELECT CAST(userId AS {user}) AS userId, CAST(movieId AS {movie}) AS movieId, CAST(rating AS FLOAT) AS rating,
                CAST(timestamp AS BIGINT) AS timestamp, "row"
@@ -71,57 +85,91 @@ TABLES_SQL = {
         SELECT CAST(movieId AS {movie}) AS movieId, imdbId, CAST(tmdbId AS INTEGER) AS tmdbId
         FROM raw_links ORDER BY movieId""",
     "tags": """
-        SELECT CAST(userId AS {user}) AS userId, CAST(movieId AS {movie}) AS movieId, tag, CAST(timestamp AS BIGINT) AS timestamp
+        SELECT CAST(userId AS {user}) AS userId, CAST(movieId AS {movie}) AS movieId, tag,
+               CAST(timestamp AS BIGINT) AS timestamp
         FROM raw_tags ORDER BY userId, timestamp, movieId, tag""",
 }
 
 # %% ../../nbs/16_data.ingest.ipynb #2cbc438f
-def _id_type(con: duckdb.DuckDBPyConnection, column: str, text_ids: bool) -> str: # SQL type
-    "INTEGER, unless ids are text that isn't all whole numbers."
+def _id_type(
+    con: duckdb.DuckDBPyConnection,
+    column: str, # userId or movieId
+    text_ids: bool, # were ids read as text?
+) -> str: # SQL type
+    "Return INTEGER, or VARCHAR if ids are text that isn't all whole numbers."
+    if not text_ids:
+        return "INTEGER"
     tables = ("raw_ratings", "raw_movies") if column == "movieId" else ("raw_ratings",)
-    number = f"coalesce(CAST(TRY_CAST({column} AS INTEGER) AS VARCHAR) = {column}, false)"
-    return "VARCHAR" if text_ids and not all(con.execute(f"SELECT bool_and({number}) FROM {table}").fetchone()[0] for table in tables) else "INTEGER"
+    is_number = f"coalesce(CAST(TRY_CAST({column} AS INTEGER) AS VARCHAR) = {column}, false)"
+    all_numbers = all(fetch_value(con, f"SELECT bool_and({is_number}) FROM {table}") for table in tables)
+    return "INTEGER" if all_numbers else "VARCHAR"
+
+# %% ../../nbs/16_data.ingest.ipynb #93e4850c
+def _create_empty_table(con: duckdb.DuckDBPyConnection, table: str, text_ids: bool) -> None:
+    "Create an empty raw_<table> unless there is one."
+    numeric = [name for name in NUMERIC_COLUMNS if not (text_ids and name in ("userId", "movieId"))]
+    types = ", ".join(f"{name} {'DOUBLE' if name in numeric else 'VARCHAR'}" for name in TABLES[table])
+    con.execute(f"CREATE TEMP TABLE IF NOT EXISTS raw_{table} ({types})")
+
+# %% ../../nbs/16_data.ingest.ipynb #7cb075ef
+def _check_tables(con: duckdb.DuckDBPyConnection, loaded: LoadedSource, settings: Settings, folder: Path) -> int:
+    "Check every raw table and return how many rows were quarantined; raises `DataError` as the settings say."
+    now = int(time.time())  # only to reject times that are in the future
+    for table in TABLES:
+        _create_empty_table(con, table, loaded.text_ids)
+        check_table(con, table, loaded.text_ids, loaded.implicit, now)
+    rejected = stop_or_quarantine(con, loaded, settings, folder)
+    for table in ("ratings", "movies"):
+        if not fetch_value(con, f"SELECT count(*) FROM raw_{table}"):
+            raise DataError(f"{loaded.files[table].name} has no usable rows")
+    return rejected
+
+# %% ../../nbs/16_data.ingest.ipynb #248644da
+def _write_tables(con: duckdb.DuckDBPyConnection, text_ids: bool, folder: Path) -> dict[str, int]: # rows per table
+    "Write the checked raw tables as Parquet."
+    for table, sql in _PARSED_SQL.items():
+        con.execute(f"CREATE TEMP VIEW parsed_{table} AS {sql}")
+    types = {"user": _id_type(con, "userId", text_ids), "movie": _id_type(con, "movieId", text_ids)}
+    return {table: write_table(con, sql.format(**types), folder / f"{table}.parquet")
+            for table, sql in TABLES_SQL.items()}
 
 # %% ../../nbs/16_data.ingest.ipynb #612a6ff2
-def _make_tables(source: Archive | OwnData, settings: Settings, folder: Path, now: int) -> dict: # rows per table, and how many were set aside
-    "Read, check and write the four tables; a table that the source lacks comes out empty."
-    scratch = folder / "unpacked"
-    scratch.mkdir()
+def _make_tables(
+    source: Archive | OwnData,
+    settings: Settings,
+    folder: Path, # to write to
+) -> dict: # rows per table, number of users, number of rejected rows
+    "Read, check and write the four tables."
+    unpacked = folder / "unpacked"
+    unpacked.mkdir()
     with connect() as con:
-        con.execute("CREATE TEMP TABLE problems (tab VARCHAR, pos BIGINT, line BIGINT, reason VARCHAR, text VARCHAR)")
-        loaded = source.load(con, scratch)
-        for table, columns in TABLES.items():
-            types = ", ".join(f"{name} {'DOUBLE' if name in _NUMBERS and not (loaded.text_ids and name in ('userId', 'movieId')) else 'VARCHAR'}" for name in columns)
-            con.execute(f"CREATE TEMP TABLE IF NOT EXISTS raw_{table} ({types})")
-            _check(con, table, loaded.text_ids, loaded.implicit, now)
-        rejected = _settle_problems(con, loaded, settings, folder)
-        for table in ("ratings", "movies"):
-            if not con.execute(f"SELECT count(*) FROM raw_{table}").fetchone()[0]:
-                raise DataError(f"{loaded.files.get(table, source.path).name} of {source.path} has no usable rows")
-        for table, sql in _PARSED_SQL.items():
-            con.execute(f"CREATE TEMP VIEW parsed_{table} AS {sql}")
-        types = {"user": _id_type(con, "userId", loaded.text_ids), "movie": _id_type(con, "movieId", loaded.text_ids)}
-        rows = {table: write_table(con, sql.format(**types), folder / f"{table}.parquet") for table, sql in TABLES_SQL.items()}
-        rows["users"] = con.execute("SELECT count(DISTINCT userId) FROM raw_ratings").fetchone()[0]
-    shutil.rmtree(scratch)
-    return {"rows": {name: rows[name] for name in ("ratings", "users", "movies", "links", "tags")}, "rejected": rejected}
+        create_problems_table(con)
+        loaded = source.load(con, unpacked)
+        rejected = _check_tables(con, loaded, settings, folder)
+        rows = _write_tables(con, loaded.text_ids, folder)
+        rows["users"] = fetch_value(con, "SELECT count(DISTINCT userId) FROM raw_ratings")
+    shutil.rmtree(unpacked)
+    ordered = {name: rows[name] for name in ("ratings", "users", "movies", "links", "tags")}
+    return {"rows": ordered, "rejected": rejected}
 
 # %% ../../nbs/16_data.ingest.ipynb #a18405a9
 def ingest(
     settings: Settings,
-    source: Path | OwnData | None = None, # archive, folder or files of one's own; default: what is at hand for `settings.dataset`
-) -> Artifact: # ratings, movies, links and tags as Parquet; rejects.parquet if rows were set aside
-    "Read a dataset into checked Parquet tables; raises `DataError` and leaves nothing behind when it can't be right."
+    source: Path | OwnData | None = None, # archive, folder or your own files; default: see `find_source`
+) -> Artifact: # movies, ratings, links and tags as Parquet; rejects.parquet if rows were quarantined
+    "Read a dataset into checked Parquet tables; raises `DataError`, and leaves nothing behind, when it can't be right."
     found = find_source(settings, source)
     folder = paths(settings).tables
     if found is None:  # ingested earlier from a source that is gone: the tables are all there is
-        return Artifact(folder, read_manifest(folder), built=False)
-    now = int(time.time())  # only to refuse times that lie in the future
-    config = {name: value for name, value in found.description().items() if name != "source"}  # the same content under another name is the same
-    return build(folder, "data.ingest", config | settings.subset("on_bad_rows"), {"source": found.digest()},
-                 lambda target: found.description() | _make_tables(found, settings, target, now))
+        return Artifact(folder, read_manifest(folder) or {}, built=False)
+    config = {name: value for name, value in found.description().items() if name != "source"}
+
+    def make(target: Path) -> dict:
+        return found.description() | _make_tables(found, settings, target)
+
+    return build(folder, "data.ingest", config | settings.subset("on_bad_rows"), {"source": found.digest()}, make)
 
 # %% ../../nbs/16_data.ingest.ipynb #13e3b9cc
-def table_views(settings: Settings) -> dict[str, Path]:
-    "The views that this chapter contributes to the warehouse."
+def table_views(settings: Settings) -> dict[str, Path]: # view → Parquet file
+    "Return the views that this stage contributes to the warehouse."
     return {table: paths(settings).tables / f"{table}.parquet" for table in (*TABLES, "rejects")}

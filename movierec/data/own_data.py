@@ -12,78 +12,127 @@ from pathlib import Path
 import duckdb
 
 from ..config import DataError, did_you_mean
-from .archive import Loaded, _create, _digest_files
-from .tables import _identifier, _literal
+from .archive import LoadedSource, create_raw_table, digest_files
+from .tables import sql_identifier, sql_literal
 
 # %% ../../nbs/14_data.own_data.ipynb #66110fca
-OWN_COLUMNS = {"user": "userId", "item": "movieId", "rating": "rating", "time": "timestamp"}  # what they are called unless told otherwise
+OWN_COLUMNS = {"user": "userId", "item": "movieId", "rating": "rating", "time": "timestamp"}  # role → default name
+
+# %% ../../nbs/14_data.own_data.ipynb #a74b8625
+def _parse_column(text: str) -> tuple[str, str]: # role, name in the file
+    "Parse `role=NAME`; raises `DataError` for anything else."
+    role, equals, name = (word.strip() for word in text.partition("="))
+    if not equals or not name or role not in OWN_COLUMNS:
+        choices = ", ".join(f"{role}=NAME" for role in OWN_COLUMNS)
+        raise DataError(f"--columns {text} should be one of {choices}{did_you_mean(role, list(OWN_COLUMNS))}")
+    return role, name
 
 # %% ../../nbs/14_data.own_data.ipynb #2be2f992
-def parse_columns(text: str | None) -> dict[str, str]: # of `OWN_COLUMNS`: what → name in the file
-    "Read `user=uid,item=film,time=when`; raises `DataError` for what it can't make sense of."
-    columns = {}
-    for part in (text or "").split(","):
-        what, equals, name = (word.strip() for word in part.partition("="))
-        if part.strip() and (not equals or not name or what not in OWN_COLUMNS):
-            raise DataError(f"--columns {part.strip()} should be one of {', '.join(f'{what}=NAME' for what in OWN_COLUMNS)}{did_you_mean(what, list(OWN_COLUMNS))}")
-        if part.strip():
-            columns[what] = name
-    return columns
+def parse_columns(text: str | None) -> dict[str, str]: # role (see `OWN_COLUMNS`) → name in the file
+    "Parse `user=uid,item=movie,time=when`; raises `DataError` for what can't be parsed."
+    parts = [part.strip() for part in (text or "").split(",")]
+    return dict(_parse_column(part) for part in parts if part)
+
+# %% ../../nbs/14_data.own_data.ipynb #c45e172a
+def _read_file_sql(file: Path) -> str:
+    "Return the SQL relation that reads a CSV file (with a header) or a Parquet file."
+    if file.suffix == ".parquet":
+        return f"read_parquet({sql_literal(file)}, hive_partitioning = false)"
+    options = "header = true, all_varchar = true, store_rejects = true, rejects_limit = 0"
+    return f"read_csv({sql_literal(file)}, hive_partitioning = false, {options})"
+
+# %% ../../nbs/14_data.own_data.ipynb #7d18de43
+def _describe_file(con: duckdb.DuckDBPyConnection, file: Path) -> list[str]:
+    "Return the names of a file's columns; raises `DataError` if it can't be read."
+    try:
+        return [row[0] for row in con.execute(f"DESCRIBE SELECT * FROM {_read_file_sql(file)}").fetchall()]
+    except duckdb.Error as error:
+        raise DataError(f"{file} can't be read: {str(error).splitlines()[0]}") from None
+
+# %% ../../nbs/14_data.own_data.ipynb #c0a2a0aa
+def _seconds_sql(column: str) -> str: # SQL expression: DOUBLE, or NULL for what is no time
+    "Return SQL that converts a text column of times to whole seconds since 1970."
+    number = f"TRY_CAST({column} AS DOUBLE)"
+    return (f"floor(CASE WHEN {number} >= 1e11 THEN {number} / 1000 WHEN {number} IS NOT NULL THEN {number} "
+            f"ELSE epoch(TRY_CAST({column} AS TIMESTAMP)) END)")
+
+# %% ../../nbs/14_data.own_data.ipynb #ea066d2c
+def _events_sql(
+    file: Path,
+    columns: list[str], # of the file
+    names: dict[str, str], # role → name in the file
+) -> str:
+    "Return the query that reads events with the columns of MovieLens's ratings."
+    user, item, time = (f"CAST({sql_identifier(names[role])} AS VARCHAR)" for role in ("user", "item", "time"))
+    implicit = names["rating"] not in columns
+    rating = "CAST(NULL AS DOUBLE)" if implicit else f"TRY_CAST({sql_identifier(names['rating'])} AS DOUBLE)"
+    return (f"SELECT {user} AS userId, {item} AS movieId, {rating} AS rating, {_seconds_sql(time)} AS timestamp "
+            f"FROM {_read_file_sql(file)}")
+
+# %% ../../nbs/14_data.own_data.ipynb #e589b10b
+_CATALOGUE_FROM_EVENTS_SQL = """
+    CREATE TEMP TABLE raw_movies AS
+    SELECT DISTINCT movieId, movieId AS title, CAST(NULL AS VARCHAR) AS genres
+    FROM raw_ratings WHERE coalesce(movieId, '') <> '' ORDER BY movieId"""
+
+# %% ../../nbs/14_data.own_data.ipynb #36908e17
+def _catalogue_sql(file: Path, columns: list[str], item: str) -> str:
+    "Return the query that reads a catalogue as MovieLens's movies; raises `DataError` if a column is missing."
+    if item not in columns or "title" not in columns:
+        raise DataError(f"{file.name} needs the columns {item} and title: it has {', '.join(columns)}")
+    genres = "CAST(genres AS VARCHAR)" if "genres" in columns else "CAST(NULL AS VARCHAR)"
+    return (f"SELECT CAST({sql_identifier(item)} AS VARCHAR) AS movieId, CAST(title AS VARCHAR) AS title, "
+            f"{genres} AS genres FROM {_read_file_sql(file)}")
 
 # %% ../../nbs/14_data.own_data.ipynb #a6ca65d5
 @dataclass(frozen=True)
 class OwnData:
-    "Files of one's own: events, and a catalogue if there is one."
+    "Your own files: events, and a catalogue if there is one."
     ratings: Path # CSV (with a header) or Parquet
     movies: Path | None = None # the same; columns: the item's, title, and genres (joined by |) if there are any
-    columns: dict[str, str] = field(default_factory=dict) # what → name in the file, see `OWN_COLUMNS`
+    columns: dict[str, str] = field(default_factory=dict) # role → name in the file, see `OWN_COLUMNS`
 
     @property
-    def path(self) -> Path: return self.ratings
+    def path(self) -> Path:
+        "The file of events, by which the source is known."
+        return self.ratings
 
     def digest(self) -> str:
-        "SHA-256 of the files."
-        for file in (self.ratings, self.movies):
-            if file is not None and not file.is_file():
+        "Return the SHA-256 digest of the files; raises `DataError` if one doesn't exist."
+        files = [file for file in (self.ratings, self.movies) if file is not None]
+        for file in files:
+            if not file.is_file():
                 raise DataError(f"the file {file} doesn't exist")
-        return _digest_files([file for file in (self.ratings, self.movies) if file is not None])
+        return digest_files(files)
 
     def description(self) -> dict:
-        "What the manifest remembers."
-        return {"source": self.ratings.name, "layout": "own", "movies": self.movies.name if self.movies else None, "columns": self.columns}
+        "Return what the manifest records of the source."
+        movies = self.movies.name if self.movies else None
+        return {"source": self.ratings.name, "layout": "own", "movies": movies, "columns": self.columns}
 
-    def _relation(self, con: duckdb.DuckDBPyConnection, file: Path) -> tuple[str, list[str]]: # SQL, its columns
-        "A file as a relation of text columns."
-        options = "" if file.suffix == ".parquet" else ", header = true, all_varchar = true, store_rejects = true, rejects_limit = 0"
-        relation = f"{'read_parquet' if file.suffix == '.parquet' else 'read_csv'}({_literal(file)}, hive_partitioning = false{options})"
-        try:
-            return relation, [row[0] for row in con.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()]
-        except duckdb.Error as error:
-            raise DataError(f"{file} can't be read: {str(error).splitlines()[0]}") from None
-
-    def load(self, con: duckdb.DuckDBPyConnection, folder: Path) -> Loaded:
-        "Read the files into raw_ratings and raw_movies; a catalogue that isn't given is made of the items' ids."
-        relation, there = self._relation(con, self.ratings)
+    def load(
+        self,
+        con: duckdb.DuckDBPyConnection, # with a table `problems`
+        folder: Path, # unused: nothing has to be unpacked
+    ) -> LoadedSource:
+        "Read the files into raw_ratings and raw_movies."
+        columns = _describe_file(con, self.ratings)
         names = OWN_COLUMNS | self.columns
-        for what in ("user", "item", "time", *(["rating"] if "rating" in self.columns else [])):
-            if names[what] not in there:
-                raise DataError(f"{self.ratings.name} has no column {names[what]} for the {what}: it has {', '.join(there)} (--columns {what}=NAME says which)")
-        user, item, when = (f"CAST({_identifier(names[what])} AS VARCHAR)" for what in ("user", "item", "time"))
-        implicit = names["rating"] not in there
-        rating = "CAST(NULL AS DOUBLE)" if implicit else f"TRY_CAST({_identifier(names['rating'])} AS DOUBLE)"
-        number = f"TRY_CAST({when} AS DOUBLE)"
-        seconds = (f"floor(CASE WHEN {number} >= 1e11 THEN {number} / 1000 "  # milliseconds: as seconds it would be the year 5138
-                   f"WHEN {number} IS NOT NULL THEN {number} ELSE epoch(TRY_CAST({when} AS TIMESTAMP)) END)")
-        _create(con, "ratings", f"SELECT {user} AS userId, {item} AS movieId, {rating} AS rating, {seconds} AS timestamp FROM {relation}", self.ratings)
+        self._check_columns(columns, names)
+        create_raw_table(con, "ratings", _events_sql(self.ratings, columns, names), self.ratings)
         files = {"ratings": self.ratings}
         if self.movies is None:
-            con.execute("CREATE TEMP TABLE raw_movies AS SELECT DISTINCT movieId, movieId AS title, CAST(NULL AS VARCHAR) AS genres "
-                        "FROM raw_ratings WHERE coalesce(movieId, '') <> '' ORDER BY movieId")
+            con.execute(_CATALOGUE_FROM_EVENTS_SQL)
         else:
-            relation, there = self._relation(con, self.movies)
-            if names["item"] not in there or "title" not in there:
-                raise DataError(f"{self.movies.name} needs the columns {names['item']} and title: it has {', '.join(there)}")
-            genres = "CAST(genres AS VARCHAR)" if "genres" in there else "CAST(NULL AS VARCHAR)"
-            _create(con, "movies", f"SELECT {item} AS movieId, CAST(title AS VARCHAR) AS title, {genres} AS genres FROM {relation}", self.movies)
+            sql = _catalogue_sql(self.movies, _describe_file(con, self.movies), names["item"])
+            create_raw_table(con, "movies", sql, self.movies)
             files["movies"] = self.movies
-        return Loaded(files, header=True, text_ids=True, implicit=implicit)
+        return LoadedSource(files, header=True, text_ids=True, implicit=names["rating"] not in columns)
+
+    def _check_columns(self, columns: list[str], names: dict[str, str]) -> None:
+        "Raise `DataError` if a column of the events is missing; ratings may be, unless they were named."
+        required = ["user", "item", "time", *(["rating"] if "rating" in self.columns else [])]
+        for role in required:
+            if names[role] not in columns:
+                raise DataError(f"{self.ratings.name} has no column {names[role]} for the {role}: "
+                                f"it has {', '.join(columns)} (--columns {role}=NAME says which)")

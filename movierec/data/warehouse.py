@@ -12,47 +12,64 @@ import duckdb
 
 from ..artifacts import file_lock, paths
 from ..config import Settings
-from .tables import _literal, _view_files
+from .tables import sql_literal, view_parquet
 
 # %% ../../nbs/17_data.warehouse.ipynb #a16f5364
 ANALYTICS_SQL = {
     "movie_genres": "SELECT movieId, unnest(genres) AS genre FROM movies",
     "ratings_per_year": """
-        SELECT year(DATE '1970-01-01' + CAST(floor(timestamp / 86400) AS INTEGER)) AS year, count(*) AS ratings, count(DISTINCT userId) AS users, avg(rating) AS mean_rating
+        SELECT year(DATE '1970-01-01' + CAST(floor(timestamp / 86400) AS INTEGER)) AS year,
+               count(*) AS ratings, count(DISTINCT userId) AS users, avg(rating) AS mean_rating
         FROM ratings GROUP BY 1 ORDER BY 1""",
     "movie_popularity": """
         SELECT movieId, title, year, count(r.movieId) AS ratings, avg(r.rating) AS mean_rating
-        FROM movies LEFT JOIN ratings r USING (movieId) GROUP BY movieId, title, year ORDER BY ratings DESC, movieId""",
+        FROM movies LEFT JOIN ratings r USING (movieId)
+        GROUP BY movieId, title, year ORDER BY ratings DESC, movieId""",
     "top_by_genre": """
         SELECT genre, place, movieId, title, ratings FROM (
-            SELECT genre, movieId, title, ratings, row_number() OVER (PARTITION BY genre ORDER BY ratings DESC, movieId) AS place
+            SELECT genre, movieId, title, ratings,
+                   row_number() OVER (PARTITION BY genre ORDER BY ratings DESC, movieId) AS place
             FROM movie_popularity JOIN movie_genres USING (movieId))
         WHERE place <= 10 ORDER BY genre, place""",
     "activity_histogram": """
         SELECT lowest, count(*) AS users FROM (
-            SELECT CAST(pow(2, floor(log2(count(*)))) AS INTEGER) AS lowest FROM ratings GROUP BY userId) GROUP BY lowest ORDER BY lowest""",
+            SELECT CAST(pow(2, floor(log2(count(*)))) AS INTEGER) AS lowest FROM ratings GROUP BY userId)
+        GROUP BY lowest ORDER BY lowest""",
     "long_tail": """
         SELECT place, movieId, title, ratings, sum(ratings) OVER (ORDER BY place) / sum(ratings) OVER () AS share_so_far
-        FROM (SELECT *, row_number() OVER (ORDER BY ratings DESC, movieId) AS place FROM movie_popularity WHERE ratings > 0) ORDER BY place""",
+        FROM (SELECT *, row_number() OVER (ORDER BY ratings DESC, movieId) AS place
+              FROM movie_popularity WHERE ratings > 0)
+        ORDER BY place""",
 }
+
+# %% ../../nbs/17_data.warehouse.ipynb #2e8600bd
+_DATABASE_FOLDER_SQL = r"regexp_replace(current_setting('temp_directory'), '[^/\\]*\.tmp$', '')"
+
+# %% ../../nbs/17_data.warehouse.ipynb #4eb81b35
+def _create_views(
+    con: duckdb.DuckDBPyConnection,
+    views: dict[str, Path], # view → Parquet file
+    folder: Path, # of the database
+) -> None:
+    "Create a view for each file that exists, then the analytical views."
+    for view, file in views.items():
+        if file.is_file():
+            relative = sql_literal(file.relative_to(folder).as_posix())
+            view_parquet(con, view, f"{_DATABASE_FOLDER_SQL} || {relative}")
+    for view, sql in ANALYTICS_SQL.items():
+        con.execute(f'CREATE VIEW "{view}" AS {sql}')
 
 # %% ../../nbs/17_data.warehouse.ipynb #fb14a452
 def create_warehouse(
     settings: Settings,
-    tables: dict[str, Path], # view → Parquet file below the dataset's folder
-) -> Path:
-    "Write `warehouse.duckdb` with a view for each table that exists, and a few analytical views; replaced in one step."
+    views: dict[str, Path], # view → Parquet file below the dataset's folder
+) -> Path: # of warehouse.duckdb
+    "Write the database with a view for each file that exists, and the analytical views; it is replaced in one step."
     target = paths(settings).warehouse
     temporary = target.with_name(f".{target.name}.tmp")
-    # A view can't ask where its database lies, but the default of temp_directory says so: "<path of the database>.tmp".
-    here = "regexp_replace(current_setting('temp_directory'), '[^/\\\\]*\\.tmp$', '')"
     with file_lock(target):
-        temporary.unlink(missing_ok=True)  # of a killed run
-        with duckdb.connect(temporary, config={"storage_compatibility_version": "v1.0.0"}) as con:  # so that older clients can read it
-            for view, file in tables.items():
-                if file.is_file():
-                    _view_files(con, view, f"{here} || {_literal(file.relative_to(target.parent).as_posix())}")
-            for view, sql in ANALYTICS_SQL.items():
-                con.execute(f'CREATE VIEW "{view}" AS {sql}')
+        temporary.unlink(missing_ok=True)  # left by a killed run
+        with duckdb.connect(temporary, config={"storage_compatibility_version": "v1.0.0"}) as con:
+            _create_views(con, views, target.parent)
         temporary.replace(target)
     return target

@@ -126,7 +126,7 @@ RUNNER = """
 import sys
 from pathlib import Path
 from helpers import tiny_settings
-from movierec.ingest import ingest
+from movierec.data.ingest import ingest
 folder = Path(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -147,7 +147,7 @@ def test_killed_at_random_moments(tmp_path):
     seen = []
     for _ in range(20):
         ingest(config, tmp_path / "old")
-        process = subprocess.Popen([sys.executable, "-c", RUNNER, str(tmp_path), "new"], cwd=Path(__file__).parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process = subprocess.Popen([sys.executable, "-c", RUNNER, str(tmp_path), "new"], cwd=Path(__file__).parent.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         process.stdout.readline()
         process.stdin.write(b"\n")
         process.stdin.flush()
