@@ -69,7 +69,7 @@ def test_ablate_and_tune(tiny_run):
     settings, _ = tiny_run
     done = movierec("ablate", *options(settings), "--protocol", "global-time")
     assert done.returncode == 0, done.stderr
-    for text in ("without als", "without nearness", "only votes", "ranked_v2 and the sources' scores", "training users"):
+    for text in ("without als", "without similarity to recent items", "only retrieval scores", "ranked_v2 and the sources' scores", "training users"):
         assert text in done.stdout
     folder = paths(settings).results
     tables = {name: (folder / f"global-time-{name}.csv").read_text() for name in ("sources", "features", "learning-curve")}

@@ -20,7 +20,7 @@ from movierec.ranking.contributions import attributed_lists, contributing_source
 from movierec.ranking.feature_store import FeatureStore
 from movierec.ranking.feature_tables import build_histories, load_histories
 from movierec.ranking.features import FEATURES, ITEM_WINDOWS, V3_FEATURES
-from movierec.ranking.timeline import Timeline
+from movierec.ranking.timeline import item_timeline
 from movierec.retrieval.als import ALS
 from movierec.retrieval.hybrid import Hybrid
 from movierec.serving.search import MovieCatalogue, normalize_title
@@ -321,14 +321,14 @@ def test_what_does_not_exist(service):
         service.user_index_of("nobody")
 
 
-def test_standing_is_the_timeline_at_the_end(settings, known):
-    mapped, standing = load_histories(open_serving(settings).histories)
-    timeline = Timeline.of(known.item_idx, known.timestamp, known.confidence, known.n_items, settings.half_life_days)
+def test_item_state_is_the_timeline_at_the_end(settings, known):
+    mapped, item_state = load_histories(open_serving(settings).histories)
+    timeline = item_timeline(known, settings.half_life_days)
     films, moment = np.array([0, 5, 119, 5]), np.full(4, known.as_of)
-    assert np.array_equal(standing.at(films, moment, ITEM_WINDOWS), timeline.at(films, moment, ITEM_WINDOWS), equal_nan=True)
-    assert np.array_equal(standing.until(films, moment) - standing.start[films], timeline.until(films, moment) - timeline.start[films])
-    with pytest.raises(ValueError, match="only the moment"):
-        standing.at(films, moment + 1)
+    assert np.array_equal(item_state.state_at(films, moment, ITEM_WINDOWS), timeline.state_at(films, moment, ITEM_WINDOWS), equal_nan=True)
+    assert np.array_equal(item_state.events_before(films, moment), timeline.events_before(films, moment))
+    with pytest.raises(ValueError, match="only the state as of"):
+        item_state.state_at(films, moment + 1)
     for name in ("user_idx", "item_idx", "rating", "confidence", "timestamp", "indptr", "item_counts"):
         assert np.array_equal(getattr(mapped, name), getattr(known, name))
 

@@ -47,7 +47,7 @@ def contributing_source(
         return declared.source
     if declared.name in ("fused_score", "fused_rank", "n_sources"):
         return "fused_score"
-    if declared.source == "user_genre_affinity" or declared.name.startswith("genres_"):
+    if declared.source == "user_genre_affinity" or declared.name.startswith("genre_cosine_"):
         return "genre"
     if declared in RECENCY_FEATURES and declared.name.startswith(("item_events", "item_trend")):
         return "popularity_recent"

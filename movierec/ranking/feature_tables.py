@@ -15,82 +15,129 @@ from ..config import ArtifactError, EVENT_COLUMNS, Settings
 from ..data.interactions import Interactions, load_interactions
 from ..data.tables import connect, write_table
 from .features import ITEM_WINDOWS
-from .timeline import PointInTimeState, Timeline
+from .timeline import PointInTimeState, item_timeline
 
 # %% ../../nbs/53_ranking.feature_tables.ipynb #96d0123e
-# A day has 86400e0 seconds: a double. 86400.0 would be a decimal, which other engines divide to a decimal of few digits.
-_PAST = "past AS (SELECT *, pow(0.5, ({as_of} - timestamp) / ({half_life_days} * 86400e0)) AS kept FROM interactions WHERE timestamp < {as_of})"
-_ACTIVITY = """
-    WITH """ + _PAST + """
-    SELECT {entity}_idx, count(timestamp) AS {entity}_interactions, coalesce(sum(CAST(confidence AS DOUBLE)), 0) AS {entity}_conf_sum,
-           coalesce(sum(confidence * kept), 0) AS {entity}_conf_decay_sum, ({as_of} - max(timestamp)) / 86400e0 AS {entity}_days_since_last
-    FROM {entity}s LEFT JOIN past USING ({entity}_idx) GROUP BY {entity}_idx ORDER BY {entity}_idx"""
-FEATURE_SQL = {
-    "user_features": _ACTIVITY.replace("{entity}", "user"),
-    "item_features": _ACTIVITY.replace("{entity}", "item"),
-    "item_genres_expanded": "SELECT item_idx, genre FROM (SELECT item_idx, unnest(genres) AS genre FROM items) AS pairs ORDER BY item_idx, genre",
-    "genre_item_priors": """
-        WITH """ + _PAST + """,
-        heat AS (SELECT genre, item_idx, sum(confidence * kept) AS heat FROM past JOIN item_genres_expanded USING (item_idx) GROUP BY genre, item_idx)
-        SELECT genre, item_idx, heat / sum(heat) OVER (PARTITION BY genre) AS prior FROM heat WHERE heat > 0 ORDER BY genre, item_idx""",
-    "user_genre_affinity": """
-        WITH """ + _PAST + """,
-        kinds AS (SELECT item_idx, count(*) AS kinds FROM item_genres_expanded GROUP BY item_idx),
-        mass AS (SELECT user_idx, genre, sum(CAST(confidence / kinds AS FLOAT)) AS mass, sum(confidence * kept / kinds) AS recent
-                 FROM past JOIN item_genres_expanded USING (item_idx) JOIN kinds USING (item_idx) WHERE confidence > 0 GROUP BY user_idx, genre)
-        SELECT user_idx, genre, mass / sum(mass) OVER (PARTITION BY user_idx) AS affinity,
-               coalesce(recent / nullif(sum(recent) OVER (PARTITION BY user_idx), 0), 0) AS affinity_decay
-        FROM mass ORDER BY user_idx, genre""",
+_PAST = """past AS (
+    SELECT *, pow(0.5, ({as_of} - timestamp) / ({half_life_days} * 86400e0)) AS kept
+    FROM interactions WHERE timestamp < {as_of}
+)"""
+
+# %% ../../nbs/53_ranking.feature_tables.ipynb #15134147
+_ACTIVITY = f"""
+    WITH {_PAST}
+    SELECT ENTITY_idx,
+        count(timestamp) AS ENTITY_interactions,
+        coalesce(sum(CAST(confidence AS DOUBLE)), 0) AS ENTITY_conf_sum,
+        coalesce(sum(confidence * kept), 0) AS ENTITY_conf_decay_sum,
+        ({{as_of}} - max(timestamp)) / 86400e0 AS ENTITY_days_since_last
+    FROM ENTITYs LEFT JOIN past USING (ENTITY_idx)
+    GROUP BY ENTITY_idx ORDER BY ENTITY_idx"""
+
+# %% ../../nbs/53_ranking.feature_tables.ipynb #1d75fc4c
+_ITEM_GENRES = """
+    SELECT item_idx, genre FROM (SELECT item_idx, unnest(genres) AS genre FROM items) AS pairs
+    ORDER BY item_idx, genre"""
+_GENRE_PRIORS = f"""
+    WITH {_PAST},
+    popularity AS (
+        SELECT genre, item_idx, sum(confidence * kept) AS decayed
+        FROM past JOIN item_genres_expanded USING (item_idx) GROUP BY genre, item_idx
+    )
+    SELECT genre, item_idx, decayed / sum(decayed) OVER (PARTITION BY genre) AS prior
+    FROM popularity WHERE decayed > 0 ORDER BY genre, item_idx"""
+
+# %% ../../nbs/53_ranking.feature_tables.ipynb #d7392f7d
+_GENRE_AFFINITY = f"""
+    WITH {_PAST},
+    genre_counts AS (SELECT item_idx, count(*) AS n_genres FROM item_genres_expanded GROUP BY item_idx),
+    mass AS (
+        SELECT user_idx, genre,
+            sum(CAST(confidence / n_genres AS FLOAT)) AS mass,
+            sum(confidence * kept / n_genres) AS decayed
+        FROM past JOIN item_genres_expanded USING (item_idx) JOIN genre_counts USING (item_idx)
+        WHERE confidence > 0 GROUP BY user_idx, genre
+    )
+    SELECT user_idx, genre,
+        mass / sum(mass) OVER (PARTITION BY user_idx) AS affinity,
+        coalesce(decayed / nullif(sum(decayed) OVER (PARTITION BY user_idx), 0), 0) AS affinity_decay
+    FROM mass ORDER BY user_idx, genre"""
+
+# %% ../../nbs/53_ranking.feature_tables.ipynb #60446667
+FEATURE_SQL = { # table → query, in the order in which they build on each other
+    "user_features": _ACTIVITY.replace("ENTITY", "user"),
+    "item_features": _ACTIVITY.replace("ENTITY", "item"),
+    "item_genres_expanded": _ITEM_GENRES,
+    "genre_item_priors": _GENRE_PRIORS,
+    "user_genre_affinity": _GENRE_AFFINITY,
 }
 
 # %% ../../nbs/53_ranking.feature_tables.ipynb #28f1b93b
 def build_features(
     settings: Settings,
     data: Artifact, # from `build_interactions`
-    as_of: int | None = None, # the moment, seconds since 1970; default: just after the last event
+    as_of: int | None = None, # prediction time, seconds since 1970; default: just after the last event
 ) -> Artifact: # the tables as Parquet
-    "Write the feature tables as of a moment, from events strictly before it."
+    "Write the feature tables as of a time, from events strictly before it."
     def make(folder: Path) -> dict:
         rows = {}
         with connect(**{name: data.path / f"{name}.parquet" for name in ("users", "items", "interactions")}) as con:
-            moment = as_of if as_of is not None else con.execute("SELECT max(timestamp) + 1 FROM interactions").fetchone()[0]
+            end = con.execute("SELECT max(timestamp) + 1 FROM interactions").fetchone()
+            time = end[0] if as_of is None else as_of
             for name, sql in FEATURE_SQL.items():
-                con.execute(f"CREATE TEMP TABLE {name} AS " + sql.format(as_of=moment, half_life_days=settings.half_life_days))
+                query = sql.format(as_of=time, half_life_days=settings.half_life_days)
+                con.execute(f"CREATE TEMP TABLE {name} AS {query}")
                 rows[name] = write_table(con, f"SELECT * FROM {name}", folder / f"{name}.parquet")
-        return {"as_of": moment, "rows": rows}
+        return {"as_of": time, "rows": rows}
 
-    return build(paths(settings).features, "ranking.feature_tables", settings.subset("half_life_days") | ({} if as_of is None else {"as_of": as_of}), {"interactions": data.key}, make)
+    config = settings.subset("half_life_days") | ({} if as_of is None else {"as_of": as_of})
+    return build(paths(settings).features, "ranking.feature_tables", config, {"interactions": data.key}, make)
 
 # %% ../../nbs/53_ranking.feature_tables.ipynb #b25ce761
-def feature_views(settings: Settings) -> dict[str, Path]:
-    "The views that this chapter contributes to the warehouse."
+def feature_views(
+    settings: Settings,
+) -> dict[str, Path]: # view → Parquet file
+    "The views that these tables contribute to the warehouse."
     return {name: paths(settings).features / f"{name}.parquet" for name in FEATURE_SQL}
 
 # %% ../../nbs/53_ranking.feature_tables.ipynb #0d6c953f
 def build_histories(
     settings: Settings,
     data: Artifact, # from `build_interactions`
-) -> Artifact: # everybody's events, and how items stand after the last, as arrays
-    "Write what a service reads."
+) -> Artifact: # all users' events, and the items' state after the last one, as arrays
+    "Write the histories that a service reads."
     def make(folder: Path) -> dict:
         events = load_interactions(data)
-        items = Timeline.of(events.item_idx, events.timestamp, events.confidence, events.n_items, settings.half_life_days)
+        items = PointInTimeState.of(item_timeline(events, settings.half_life_days), events.as_of, ITEM_WINDOWS)
         arrays = {name: getattr(events, name) for name in (*EVENT_COLUMNS, "indptr", "item_counts")}
-        checksums = write_arrays(folder, arrays | {"standing": items.stand(events.as_of, ITEM_WINDOWS).state})
-        return {"as_of": events.as_of, "n_users": events.n_users, "n_items": events.n_items, "rows": {"events": len(events)}, "crc32": checksums}
+        checksums = write_arrays(folder, arrays | {"item_state": items.state})
+        return {
+            "as_of": events.as_of,
+            "n_users": events.n_users,
+            "n_items": events.n_items,
+            "rows": {"events": len(events)},
+            "crc32": checksums,
+        }
 
-    return build(paths(settings).histories, "ranking.feature_tables", settings.subset("half_life_days"), {"interactions": data.key}, make)
+    config, inputs = settings.subset("half_life_days"), {"interactions": data.key}
+    return build(paths(settings).histories, "ranking.feature_tables", config, inputs, make)
 
 # %% ../../nbs/53_ranking.feature_tables.ipynb #9e63e3cb
 def load_histories(
     histories: Artifact, # from `build_histories`
 ) -> tuple[Interactions, PointInTimeState]:
-    "All events, which stay on the disk until they are asked for, and the items' standing."
+    "Open all events, which stay on disk until they are read, and the items' state; raises `ArtifactError`."
     contents = histories.manifest["contents"]
     try:
         arrays = read_arrays(histories.path, contents["crc32"])
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{histories.path} can't be read ({type(error).__name__}): run `movierec run` again") from None
-    events = Interactions(**{name: arrays[name] for name in EVENT_COLUMNS}, n_users=contents["n_users"], n_items=contents["n_items"], as_of=contents["as_of"])
-    vars(events).update(indptr=arrays["indptr"], item_counts=arrays["item_counts"])  # else they would be counted anew
-    return events, PointInTimeState(contents["as_of"], np.array(arrays["standing"]))
+        reason = f"{histories.path} can't be read ({type(error).__name__})"
+        raise ArtifactError(f"{reason}: run `movierec run` again") from None
+    events = Interactions(
+        **{name: arrays[name] for name in EVENT_COLUMNS},
+        n_users=contents["n_users"],
+        n_items=contents["n_items"],
+        as_of=contents["as_of"],
+    )
+    vars(events).update(indptr=arrays["indptr"], item_counts=arrays["item_counts"])  # else they would be counted again
+    return events, PointInTimeState(contents["as_of"], np.array(arrays["item_state"]))

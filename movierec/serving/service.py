@@ -152,14 +152,14 @@ class _Opened:
     ):
         self.settings, self.serving = settings, serving or open_serving(settings, system, protocol)
         self.system, self.model, where = self.serving.system, self.serving.key, self.serving.rankers
-        self.known, standing = load_histories(self.serving.histories)
+        self.known, item_state = load_histories(self.serving.histories)
         self.users, items = load_users(self.serving.data), load_items(self.serving.data)
         self.catalogue, self.genre_names = MovieCatalogue(items, self.known.item_counts), item_genre_matrix(items)[1]
         self.hybrid = Hybrid.load(self.serving.sources.path, self.known)
         half_life = where.manifest["config"]["half_life_days"]
         if half_life != self.serving.histories.manifest["config"]["half_life_days"]:
             raise ArtifactError(f"the rankers of {settings.dataset} were trained with another half-life than its histories have: `movierec run --dataset {settings.dataset}` makes both alike")
-        self.store = FeatureStore(self.hybrid, half_life, standing)
+        self.store = FeatureStore(self.hybrid, half_life, item_state)
         self.ranker = Ranker.load(where.path / self.system, settings.dataset) if self.system in RANKERS else None
         self.neutral_rating = self.serving.data.manifest["config"]["neutral_rating"]
         self.precomputed = load_precomputed(self.serving)
@@ -188,7 +188,7 @@ class _Opened:
     ) -> tuple[np.ndarray, np.ndarray]: # float32, n × m each, from 0 to 1: by genres, by ALS vectors; they add up to the similarity
         "How alike films are."
         share = np.float32(self.settings.service.genre_share)
-        genres, vectors = self.store.genre_vectors, self.store.item_vectors
+        genres, vectors = self.store.tables.genre_vectors, self.store.tables.item_vectors
         return share * (genres[some] @ genres[others].T), (1 - share) * np.maximum(vectors[some] @ vectors[others].T, 0)
 
 # %% ../../nbs/72_serving.service.ipynb #5667a218
