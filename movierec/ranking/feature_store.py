@@ -41,7 +41,7 @@ def unit_rows(
     length = np.linalg.norm(table, axis=1, keepdims=True)
     return np.divide(table, length, out=np.zeros(table.shape, np.float32), where=length > 0)
 
-# %% ../../nbs/52_ranking.feature_store.ipynb #d7434849
+# %% ../../nbs/52_ranking.feature_store.ipynb #a91f0f7e
 @dataclass(frozen=True, eq=False)
 class ItemTables:
     "Facts about all items that don't depend on the prediction time."
@@ -68,7 +68,7 @@ class ItemTables:
             similarity=sources["item_item"].similarity,
         )
 
-# %% ../../nbs/52_ranking.feature_store.ipynb #9f332cc4
+# %% ../../nbs/52_ranking.feature_store.ipynb #0ac3db36
 def states_by_pair(
     timeline: Timeline | PointInTimeState,
     items: np.ndarray, # int, n × k: item_idx
@@ -81,7 +81,7 @@ def states_by_pair(
     states[order] = timeline.state_at(items.ravel()[order], np.repeat(as_of, k)[order], ITEM_WINDOWS)
     return states.reshape(n, k, -1)
 
-# %% ../../nbs/52_ranking.feature_store.ipynb #9b783736
+# %% ../../nbs/52_ranking.feature_store.ipynb #ed43f7b1
 def item_states(
     timeline: Timeline | PointInTimeState,
     items: np.ndarray, # int, n × k: item_idx
@@ -96,7 +96,7 @@ def item_states(
     table = timeline.state_at(every_item, np.repeat(times, n_items), ITEM_WINDOWS)
     return table[time_of_user[:, None] * n_items + items]
 
-# %% ../../nbs/52_ranking.feature_store.ipynb #901d7c22
+# %% ../../nbs/52_ranking.feature_store.ipynb #b6932b27
 @dataclass(frozen=True, eq=False)
 class Lookup:
     "Point-in-time lookups for a batch of users and their candidates."
@@ -135,7 +135,7 @@ class Lookup:
         place = np.arange(indptr[-1]) + np.repeat(end - indptr[1:], count)
         return indptr, self.interactions.item_idx[place]
 
-# %% ../../nbs/52_ranking.feature_store.ipynb #94de91ff
+# %% ../../nbs/52_ranking.feature_store.ipynb #4d6512b6
 def activity_columns(
     lookup: Lookup,
 ) -> dict[str, np.ndarray]: # name → n × k, or n × 1
@@ -148,12 +148,13 @@ def activity_columns(
         columns[f"{entity}_days_since_last"] = np.nan_to_num(state[..., 3], nan=NEVER)
     return columns
 
-# %% ../../nbs/52_ranking.feature_store.ipynb #92dff5ed
+# %% ../../nbs/52_ranking.feature_store.ipynb #f424df60
 def affinity_columns(
     lookup: Lookup,
 ) -> dict[str, np.ndarray]: # name → float32, n × k
     "How well a candidate's genres and decade match the user's."
-    items, columns = lookup.candidates, {}
+    items = lookup.candidates
+    columns: dict[str, np.ndarray] = {}
     for category, (ones, shares) in lookup.tables.categories.items():
         half_lives = (None, lookup.half_life_days)
         affinity = category_affinity(lookup.interactions, shares, lookup.pool.users, lookup.as_of, half_lives)
@@ -163,14 +164,14 @@ def affinity_columns(
     columns["item_genre_count"] = lookup.tables.genre_counts[items]
     return columns
 
-# %% ../../nbs/52_ranking.feature_store.ipynb #572683a3
+# %% ../../nbs/52_ranking.feature_store.ipynb #5b44d902
 def mean_confidence(
     state: np.ndarray, # float64, … × columns: from `Timeline.state_at`
 ) -> np.ndarray: # float64
     "Mean confidence of the events so far, smoothed by five events of confidence 1."
     return (state[..., 1] + 5) / (state[..., 0] + 5)
 
-# %% ../../nbs/52_ranking.feature_store.ipynb #611bb5fb
+# %% ../../nbs/52_ranking.feature_store.ipynb #718cf09a
 def recency_columns(
     lookup: Lookup,
 ) -> dict[str, np.ndarray]: # name → n × k
@@ -187,7 +188,7 @@ def recency_columns(
         "item_year": lookup.tables.years[lookup.candidates],
     }
 
-# %% ../../nbs/52_ranking.feature_store.ipynb #63da8c69
+# %% ../../nbs/52_ranking.feature_store.ipynb #083b4d87
 def session_columns(
     lookup: Lookup,
 ) -> dict[str, np.ndarray]: # name → n × 1
@@ -201,7 +202,7 @@ def session_columns(
         "user_context": lookup.pool.user_context[:, None],
     }
 
-# %% ../../nbs/52_ranking.feature_store.ipynb #1983b66b
+# %% ../../nbs/52_ranking.feature_store.ipynb #0df0f534
 def user_means(
     values: np.ndarray, # float, one per event; NaN = unknown
     rows: np.ndarray, # int: the user of each event, below `n`
@@ -213,7 +214,7 @@ def user_means(
     total = np.bincount(rows, np.where(known, values, 0), n)
     return np.divide(total, count, out=np.full(n, np.nan), where=count > 0)
 
-# %% ../../nbs/52_ranking.feature_store.ipynb #490289de
+# %% ../../nbs/52_ranking.feature_store.ipynb #e0889eb9
 def distance_columns(
     lookup: Lookup,
 ) -> dict[str, np.ndarray]: # name → float64, n × k
@@ -231,7 +232,7 @@ def distance_columns(
         columns[f"year_difference_{length}"] = year - usual_year[:, None]
     return columns
 
-# %% ../../nbs/52_ranking.feature_store.ipynb #121f9bf2
+# %% ../../nbs/52_ranking.feature_store.ipynb #3d02040a
 def recent_means(
     lookup: Lookup,
 ) -> sparse.csr_matrix: # float32, (lengths · n) × n_items: length by length, a row for each user
@@ -243,7 +244,7 @@ def recent_means(
     shape = (len(count), lookup.interactions.n_items)
     return sparse.csr_matrix((weight, recent, np.append(0, np.cumsum(count))), shape=shape)
 
-# %% ../../nbs/52_ranking.feature_store.ipynb #2bcd6878
+# %% ../../nbs/52_ranking.feature_store.ipynb #4b023607
 def similarity_columns(
     lookup: Lookup,
 ) -> dict[str, np.ndarray]: # name → float32, n × k
@@ -260,7 +261,7 @@ def similarity_columns(
             columns[f"{name}_{length}"] = (of_items @ of_users[place * n : (place + 1) * n])[:, :, 0]
     return columns
 
-# %% ../../nbs/52_ranking.feature_store.ipynb #7ec2aedd
+# %% ../../nbs/52_ranking.feature_store.ipynb #9f1a5bff
 def z_scores(
     scores: np.ndarray, # float32, n × k; not finite = unknown
 ) -> np.ndarray: # float32, n × k; NaN = unknown
@@ -273,16 +274,16 @@ def z_scores(
     standardised = np.divide(deviation, spread, out=np.zeros_like(deviation), where=spread > 0)
     return np.where(known, standardised, np.nan)
 
-# %% ../../nbs/52_ranking.feature_store.ipynb #f4d251aa
+# %% ../../nbs/52_ranking.feature_store.ipynb #e5bd3846
 def retrieval_columns(
     lookup: Lookup,
 ) -> dict[str, np.ndarray]: # name → n × k; NaN, 1 × 1, for a source that isn't there
     "What the sources and the fused pool think of a candidate."
     pool = lookup.pool
-    columns = {
+    columns: dict[str, np.ndarray] = {
         "fused_score": np.where(np.isfinite(pool.scores), pool.scores, np.nan),
         "fused_rank": np.arange(1, pool.items.shape[1] + 1)[None, :],
-        "n_sources": sum((rank > 0).astype(np.float32) for rank in pool.ranks.values()),
+        "n_sources": np.asarray(sum((rank > 0).astype(np.float32) for rank in pool.ranks.values())),
     }
     missing = np.full((1, 1), np.nan, np.float32)
     for source in ALL_SOURCES:
@@ -291,7 +292,7 @@ def retrieval_columns(
         columns[f"{source}_z"] = z_scores(scores)
     return columns
 
-# %% ../../nbs/52_ranking.feature_store.ipynb #f58609d3
+# %% ../../nbs/52_ranking.feature_store.ipynb #7fec6102
 GROUP_COLUMNS: dict[str, Callable[[Lookup], dict[str, np.ndarray]]] = {
     "activity": activity_columns,
     "genre affinity": affinity_columns,
@@ -347,7 +348,8 @@ class FeatureStore:
         features: tuple[str, ...] = V3_FEATURES, # which columns, in which order
     ) -> np.ndarray: # float32, n × k × len(features); NaN where there is no item
         "Compute the ranker's features of each user's candidates, from what was known at the user's time."
-        lookup, columns = self.lookup(pool, as_of), {}
+        lookup = self.lookup(pool, as_of)
+        columns: dict[str, np.ndarray] = {}
         for group, declared in FEATURE_GROUPS.items():
             if any(feature.name in features for feature in declared):
                 columns |= GROUP_COLUMNS[group](lookup)

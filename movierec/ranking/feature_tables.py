@@ -23,7 +23,7 @@ _PAST = """past AS (
     FROM interactions WHERE timestamp < {as_of}
 )"""
 
-# %% ../../nbs/53_ranking.feature_tables.ipynb #15134147
+# %% ../../nbs/53_ranking.feature_tables.ipynb #4b0bd2d9
 _ACTIVITY = f"""
     WITH {_PAST}
     SELECT ENTITY_idx,
@@ -34,7 +34,7 @@ _ACTIVITY = f"""
     FROM ENTITYs LEFT JOIN past USING (ENTITY_idx)
     GROUP BY ENTITY_idx ORDER BY ENTITY_idx"""
 
-# %% ../../nbs/53_ranking.feature_tables.ipynb #1d75fc4c
+# %% ../../nbs/53_ranking.feature_tables.ipynb #18ad0242
 _ITEM_GENRES = """
     SELECT item_idx, genre FROM (SELECT item_idx, unnest(genres) AS genre FROM items) AS pairs
     ORDER BY item_idx, genre"""
@@ -47,7 +47,7 @@ _GENRE_PRIORS = f"""
     SELECT genre, item_idx, decayed / sum(decayed) OVER (PARTITION BY genre) AS prior
     FROM popularity WHERE decayed > 0 ORDER BY genre, item_idx"""
 
-# %% ../../nbs/53_ranking.feature_tables.ipynb #d7392f7d
+# %% ../../nbs/53_ranking.feature_tables.ipynb #1327ea76
 _GENRE_AFFINITY = f"""
     WITH {_PAST},
     genre_counts AS (SELECT item_idx, count(*) AS n_genres FROM item_genres_expanded GROUP BY item_idx),
@@ -63,7 +63,7 @@ _GENRE_AFFINITY = f"""
         coalesce(decayed / nullif(sum(decayed) OVER (PARTITION BY user_idx), 0), 0) AS affinity_decay
     FROM mass ORDER BY user_idx, genre"""
 
-# %% ../../nbs/53_ranking.feature_tables.ipynb #60446667
+# %% ../../nbs/53_ranking.feature_tables.ipynb #56eb6e70
 FEATURE_SQL = { # table → query, in the order in which they build on each other
     "user_features": _ACTIVITY.replace("ENTITY", "user"),
     "item_features": _ACTIVITY.replace("ENTITY", "item"),
@@ -82,8 +82,8 @@ def build_features(
     def make(folder: Path) -> dict:
         rows = {}
         with connect(**{name: data.path / f"{name}.parquet" for name in ("users", "items", "interactions")}) as con:
-            end = con.execute("SELECT max(timestamp) + 1 FROM interactions").fetchone()
-            time = end[0] if as_of is None else as_of
+            end = con.execute("SELECT max(timestamp) + 1 FROM interactions").fetchall()[0][0]
+            time = end if as_of is None else as_of
             for name, sql in FEATURE_SQL.items():
                 query = sql.format(as_of=time, half_life_days=settings.half_life_days)
                 con.execute(f"CREATE TEMP TABLE {name} AS {query}")

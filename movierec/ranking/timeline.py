@@ -16,7 +16,7 @@ from ..config import DAY
 from ..data.interactions import Interactions, decay
 from ..parallel import spill_to_disk
 
-# %% ../../nbs/51_ranking.timeline.ipynb #49659516
+# %% ../../nbs/51_ranking.timeline.ipynb #ae5400f4
 def _extend_sums(
     plain: np.ndarray, # float64: values, replaced by their running sums
     decayed: np.ndarray, # float64: values, replaced by their decayed running sums; the first is one already
@@ -56,10 +56,10 @@ def running_sums(
             _extend_sums(plain[rest], decayed[rest], timestamp[rest], half_life_days)
     return plain, decayed
 
-# %% ../../nbs/51_ranking.timeline.ipynb #389d7ac0
+# %% ../../nbs/51_ranking.timeline.ipynb #ebd111d2
 TIME_BITS = 33 # of a key, for seconds since 1970: enough until the year 2242
 
-# %% ../../nbs/51_ranking.timeline.ipynb #e51b58c9
+# %% ../../nbs/51_ranking.timeline.ipynb #cedae0f7
 def pack_key(
     entity: np.ndarray, # int
     timestamp: np.ndarray, # int64, seconds since 1970, below 2³³
@@ -67,14 +67,14 @@ def pack_key(
     "Pack entity and time into one number that sorts by entity, then time."
     return (np.asarray(entity, np.int64) << TIME_BITS) | timestamp
 
-# %% ../../nbs/51_ranking.timeline.ipynb #a3264e3a
+# %% ../../nbs/51_ranking.timeline.ipynb #126da3e2
 def unpack_time(
     key: np.ndarray, # int64, from `pack_key`
 ) -> np.ndarray: # int64, seconds since 1970
     "Read the time from packed keys."
     return key & ((1 << TIME_BITS) - 1)
 
-# %% ../../nbs/51_ranking.timeline.ipynb #a485bb23
+# %% ../../nbs/51_ranking.timeline.ipynb #1ed4679d
 STATE_COLUMNS = ("events", "confidence", "decayed confidence", "days since last", "days since first")
 
 # %% ../../nbs/51_ranking.timeline.ipynb #803077a9
@@ -101,8 +101,8 @@ class Timeline:
         order = np.argsort(key, kind="stable")
         key = spill_to_disk(key[order])
         start = np.concatenate([[0], np.cumsum(np.bincount(entity, minlength=n_entities))])
-        sums = running_sums(confidence[order], timestamp[order], start, half_life_days)
-        return cls(key, start, *map(spill_to_disk, sums), half_life_days)
+        plain, decayed = running_sums(confidence[order], timestamp[order], start, half_life_days)
+        return cls(key, start, spill_to_disk(plain), spill_to_disk(decayed), half_life_days)
 
     def events_before(
         self,
@@ -138,7 +138,7 @@ class Timeline:
             state[:, column] = count - self.events_before(entity, opens)
         return state
 
-# %% ../../nbs/51_ranking.timeline.ipynb #ce9fc3d1
+# %% ../../nbs/51_ranking.timeline.ipynb #0083bad2
 def user_timeline(
     events: Interactions,
     half_life_days: float,
@@ -148,7 +148,7 @@ def user_timeline(
         events.user_idx, events.timestamp, events.confidence, events.n_users, half_life_days
     )
 
-# %% ../../nbs/51_ranking.timeline.ipynb #7ba2d44b
+# %% ../../nbs/51_ranking.timeline.ipynb #3416e061
 def item_timeline(
     events: Interactions,
     half_life_days: float,

@@ -9,7 +9,7 @@ __all__ = ['USER_CONTEXTS', 'SOURCE_CLASSES', 'CandidatePool', 'Hybrid', 'make_h
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -80,7 +80,7 @@ class CandidatePool:
 class Hybrid(Recommender):
     "Weighted reciprocal-rank fusion of several sources, with weights for each situation."
     name: ClassVar[str] = "hybrid"
-    sources: dict[str, ScoringRecommender] = field(default_factory=dict) # name → source
+    sources: dict[str, Any] = field(default_factory=dict) # name → `ScoringRecommender`
     weights: dict[str, dict[str, float]] = field(default_factory=dict) # situation → source → weight of its vote; others don't vote
     pool_size: int = 200 # candidates per user
     depth: int = 300 # how many items each source proposes
