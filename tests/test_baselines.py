@@ -159,7 +159,7 @@ def test_dense_product_is_the_sparse_one():
 def test_dot_products_of_whole_numbers_are_exact(seed, factors):
     rng = np.random.default_rng(seed)
     users, items = rng.standard_normal((5, factors)) * 10.0 ** rng.integers(-6, 6, (5, 1)), rng.standard_normal((9, factors))
-    (u, unit_u), (v, unit_v) = to_exact_integers(users), to_exact_integers(items, each=False)
+    (u, unit_u), (v, unit_v) = to_exact_integers(users), to_exact_integers(items, per_vector=False)
     exact = [[sum(int(a) * int(b) for a, b in zip(x, y, strict=True)) for y in v] for x in u]
     assert (u @ v.T).tolist() == exact and max(abs(value) for row in exact for value in row) < 2**53
     length = np.linalg.norm(users, axis=1)[:, None] * np.linalg.norm(items, axis=1).max()  # one unit for all items: a small one is as exact as the largest

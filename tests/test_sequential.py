@@ -64,7 +64,7 @@ def test_tiles_solve_and_invert(n, size):
     with pytest.raises(np.linalg.LinAlgError):
         solve(-np.eye(3), np.ones((3, 1)))
     with pytest.raises(np.linalg.LinAlgError):
-        solve(-np.eye(3), np.ones((3, 1)), easy=2)
+        solve(-np.eye(3), np.ones((3, 1)), n_diagonal=2)
 
 
 @pytest.mark.parametrize("model", [EASE(regularization=5.0, min_events=1), LinearAutoregression(regularization=5.0, min_events=1), Sequential()])

@@ -33,7 +33,7 @@ class DotProductRecommender(ScoringRecommender):
     def _integer_item_vectors(self) -> tuple[np.ndarray, np.ndarray]:
         "The item vectors as whole numbers, made once."
         if getattr(self, "_whole", (None,))[0] is not self.item_factors:
-            self._whole = (self.item_factors, to_exact_integers(self._item_vectors(), each=False))
+            self._whole = (self.item_factors, to_exact_integers(self._item_vectors(), per_vector=False))
         return self._whole[1]
 
     def fold_in(self, fold_in_users):

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..data.interactions import Interactions
 from ..parallel import map_threads
-from .linalg import _tiles, gram, invert, solve
+from .linalg import gram, invert, solve, tiles
 from .recommender import ScoringRecommender, top_contributor
 from .sequential import transitions
 
@@ -115,7 +115,7 @@ class EASE(LinearRecommender):
             self.weights[rows, rows.start :] = inverse[rows.start :, rows].T
             self.weights[rows] /= -diagonal
 
-        map_threads(fill, _tiles(len(inverse), 512))
+        map_threads(fill, tiles(len(inverse), 512))
         np.fill_diagonal(self.weights, 0)
 
     def _decay_windows(self) -> list[tuple[int, float]]:
@@ -168,7 +168,7 @@ class LinearAutoregression(LinearRecommender):
                 diagonal = np.bincount(known.item_idx, seen_together(i, j)[ahead], n) + (self.regularization if i == j else 0)
                 left[np.arange(i * n, (i + 1) * n), np.arange(j * n, (j + 1) * n)] += diagonal.astype(np.float32)
         try:
-            solve(left, right, easy=0 if self.decays[0] else n)  # the last item alone never meets another
+            solve(left, right, n_diagonal=0 if self.decays[0] else n)  # the last item alone never meets another
         except np.linalg.LinAlgError:
             raise np.linalg.LinAlgError("linear_ar's system can't be solved: raise linear_ar.regularization") from None
         self.weights = right
