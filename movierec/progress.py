@@ -6,40 +6,41 @@
 __all__ = ['report_progress', 'Progress']
 
 # %% ../nbs/03_progress.ipynb #b36bc71a
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from .artifacts import Artifact
 
 # %% ../nbs/03_progress.ipynb #649e7a3e
 def report_progress(
-    report: Callable[..., None], # a progress' `step(text, done, total, unit)`
+    report: Callable[..., None], # called as `report(text, done, total, unit)`
     text: str, # what is being done
-    n: int, # for so many
+    n: int, # to how many
     unit: str = "users",
-) -> Callable[[int, int], None]: # hears of batches, and tells `step` of users
-    "What to give `map_threads` and `top_k` as `told`, so that a progress shows how many users are done."
+) -> Callable[[int, int], None]: # takes the number of batches done and of all batches
+    "Return a `progress` callback that reports batches as users (or another unit)."
     report(text, 0, n, unit)
     return lambda done, total: report(text, n * done // total, n, unit)
 
 # %% ../nbs/03_progress.ipynb #595661b2
 class Progress:
-    "Hears what the pipeline does; this one keeps quiet."
+    "Receives what the pipeline reports, and ignores it: the base class of displays and logs."
 
     @contextmanager
-    def stage(self, name: str):
-        "Called around each stage; yields an object with `step` and `done`."
+    def stage(self, name: str) -> Iterator[Any]:
+        "Called around each stage; yields an object with the methods `report` and `done`."
         yield self
 
     def report(
         self,
         text: str, # what the stage is doing now
-        done: float | None = None, # how many it has done, where it counts
+        done: float | None = None, # how many are done, where they are counted
         total: float | None = None, # of how many
         unit: str = "", # of what
     ) -> None:
-        "Called whenever there is something new to say."
+        "Called whenever there is something new to report."
 
     def done(self, artifact: Artifact) -> Artifact:
-        "The stage's artifact, built or up to date."
+        "Called with the stage's artifact, built or up to date; returns it."
         return artifact

@@ -1,17 +1,14 @@
 """The contract every recommender keeps, and each method against a plain version of itself."""
 
 import warnings
-from threading import Event
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from movierec.artifacts import read_arrays, write_arrays
 from movierec.config import CANDIDATE_COLUMNS, ArtifactError
 from movierec.data.interactions import Interactions
-from movierec.parallel import memory_limited, release_memory, resident_memory, spill_to_disk
 from movierec.retrieval.als import ALS, ALSRecent
 from movierec.retrieval.genre import GenreNeighbours
 from movierec.retrieval.hybrid import Hybrid
@@ -164,40 +161,6 @@ def test_dot_products_of_whole_numbers_are_exact(seed, factors):
     assert (u @ v.T).tolist() == exact and max(abs(value) for row in exact for value in row) < 2**53
     length = np.linalg.norm(users, axis=1)[:, None] * np.linalg.norm(items, axis=1).max()  # one unit for all items: a small one is as exact as the largest
     assert (np.abs(u @ v.T * unit_u * unit_v - users @ items.T) <= 1e-5 * length).all()
-
-
-def test_memory_is_given_back_when_it_gets_scarce(tmp_path, monkeypatch):
-    """Mapped arrays are what they were, and whoever is watched is told to let go when the limit is near, and only then."""
-    values = {"values": np.arange(1_000_000), "others": np.eye(300, dtype=np.float32)}
-    mapped = read_arrays(tmp_path, write_arrays(tmp_path, values))
-    assert all(np.array_equal(mapped[name], values[name]) for name in values)
-    release_memory()
-    assert all(np.array_equal(mapped[name], values[name]) for name in values)
-    if resident_memory() is None:
-        pytest.skip("this system doesn't tell how much memory a process has")
-    large = read_arrays(tmp_path, write_arrays(tmp_path, {"large": np.ones(16_000_000)}))["large"]
-    assert large.sum() == 16_000_000  # looked at: 128 MB
-    before = resident_memory()
-    release_memory()
-    assert resident_memory() < before - 100_000_000 and large[-1] == 1
-    told = Event()
-    monkeypatch.setattr("movierec.parallel.release_memory", told.set)
-    with memory_limited(1 << 60, tmp_path), memory_limited(None, tmp_path):
-        assert not told.wait(0.3)
-    with memory_limited(1_000, tmp_path):
-        assert told.wait(30)
-
-
-def test_large_arrays_are_set_aside_while_memory_is_limited(tmp_path):
-    """They are what they were, lie in a file that no one has to remove, and small ones, or all without a limit, stay where they are."""
-    large, small = np.arange(1_000_000.0).reshape(-1, 10), np.arange(5)
-    assert spill_to_disk(large) is large
-    with memory_limited(1 << 60, tmp_path / "spill"):
-        aside = spill_to_disk(large)
-        assert spill_to_disk(small) is small and not aside.flags.writeable and not list((tmp_path / "spill").iterdir())
-        release_memory()
-        assert np.array_equal(aside, large)
-    assert spill_to_disk(large) is large and np.array_equal(aside, large)
 
 
 @names

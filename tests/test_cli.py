@@ -132,9 +132,7 @@ def test_damaged_artifacts_are_one_sentence(tmp_path):
     common = ("--dataset", "tiny", "--data-dir", tmp_path / "data", "--reports-dir", tmp_path / "reports")
     done = movierec("run", "--source", archive, "--protocol", "global-time", "--set", "bootstrap=100", *common)
     assert done.returncode == 0, done.stderr
-    from movierec.artifacts import Paths
-
-    where = Paths(tmp_path / "data", tmp_path / "reports", "tiny")
+    where = paths(load_settings(dataset="tiny", data_dir=tmp_path / "data", reports_dir=tmp_path / "reports"))
     file = where.rankers("global-time") / "ranked_v2" / "ranker.json"
     write_json(file, json.loads(file.read_text()) | {"features": ["item_interactions"]})
     fails(movierec("recommend", "--user-id", 7, "--system", "ranked_v2", *common), "was trained on the features item_interactions")
