@@ -65,7 +65,7 @@ def build_evaluation(
             "paired": {metric: compare_systems(value, settings, best)["versus"] for metric, value in read_user_metrics.items()},
             "significance": {metric: compare_systems(value, settings) for metric, value in read_user_metrics.items()},
             "pools": candidate_recall(query("SELECT * FROM pools", pools=lists.path / "pools.parquet"), exam, settings.pool_sizes),
-            "config": settings.model_dump(mode="json", exclude={"dataset", "protocol", "relevant", "data_dir", "reports_dir", "download", "service"}),
+            "config": settings.model_dump(mode="json", exclude={"dataset", "protocol", "relevant", "data_dir", "reports_dir", "results_dir", "download", "service"}),
             "version": lists.manifest["version"],
             "seconds": {stage: artifact.manifest["seconds"] for stage, artifact in costs.items()},
             "peak_memory_mb": max((artifact.manifest["peak_memory_mb"] or 0 for artifact in costs.values()), default=0),
