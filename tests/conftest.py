@@ -1,4 +1,8 @@
-"""Shared fixtures: isolated folders, a tiny made-up archive, and one finished run of the bundled data."""
+"""Shared fixtures: isolated folders, a tiny made-up archive, and finished runs that are read only.
+
+A run is made once for all tests: the workers of pytest-xdist share its folder, and the second one finds every artifact
+up to date.
+"""
 
 import os
 from pathlib import Path
@@ -6,8 +10,15 @@ from pathlib import Path
 import pytest
 from helpers import tiny_settings, write_archive
 
+from movierec.artifacts import file_lock
 from movierec.config import Settings, load_settings
 from movierec.pipeline import run
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Fast tests come first, in whatever order they are otherwise."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 
 @pytest.fixture(autouse=True)
@@ -24,16 +35,28 @@ def archive(tmp_path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory) -> tuple[Settings, dict]:
-    """A finished run of the tiny archive; read only."""
-    folder = tmp_path_factory.mktemp("tiny")
-    settings = tiny_settings(folder)
-    return settings, run(settings, write_archive(folder / "archive"))
+def shared_folder(tmp_path_factory) -> Path:
+    """A folder that all workers of this test session share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")
-def small_run(tmp_path_factory) -> tuple[Settings, dict]:
+def tiny_run(shared_folder) -> tuple[Settings, dict]:
+    """A finished run of the tiny archive; read only."""
+    folder = shared_folder / "tiny"
+    folder.mkdir(exist_ok=True)
+    settings = tiny_settings(folder)
+    with file_lock(folder):
+        archive = folder / "archive"
+        return settings, run(settings, archive if archive.exists() else write_archive(archive))
+
+
+@pytest.fixture(scope="session")
+def small_run(shared_folder) -> tuple[Settings, dict]:
     """A finished run of the bundled MovieLens latest-small; read only, for slow tests."""
-    folder = tmp_path_factory.mktemp("small")
+    folder = shared_folder / "bundled"
+    folder.mkdir(exist_ok=True)
     settings = load_settings(data_dir=folder / "data", reports_dir=folder / "reports")
-    return settings, run(settings)
+    with file_lock(folder):
+        return settings, run(settings)

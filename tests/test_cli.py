@@ -3,11 +3,13 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ import rich.progress
 from helpers import write_archive
 from rich.console import Console
 
-from movierec import terminal
+from movierec import cli, terminal
 from movierec.artifacts import Artifact, file_lock, paths, write_json
 from movierec.config import SOURCES, load_settings
 from movierec.data.tables import query
@@ -25,12 +27,47 @@ COMMAND = Path(sys.executable).with_name("movierec")
 
 def movierec(*arguments, cwd=None, **environment):
     """Run the real command; returns the finished process."""
-    kept = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR" and not name.startswith("MOVIEREC_")}
-    return subprocess.run([COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=300, cwd=cwd, env=kept | {"COLUMNS": "200"} | environment)
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "FORCE_COLOR" and not name.startswith("MOVIEREC_")
+    }
+    return subprocess.run(
+        [COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=cwd,
+        env=kept | {"COLUMNS": "200"} | environment,
+    )
+
+
+@pytest.fixture
+def run_here(monkeypatch, capsys):
+    """A function that runs a command in this process, which saves the second or two that a process of its own takes."""
+
+    def run(*arguments):
+        console = Console(file=io.StringIO(), highlight=False, soft_wrap=True, width=200)
+        monkeypatch.setattr(sys, "argv", ["movierec", *map(str, arguments)])
+        monkeypatch.setattr(terminal.STATUS, "values", {})
+        for module in (cli, terminal):
+            monkeypatch.setattr(module, "out", console)
+        capsys.readouterr()
+        code = cli.run_cli([str(argument) for argument in arguments])
+        return subprocess.CompletedProcess(arguments, code, console.file.getvalue(), capsys.readouterr().err)
+
+    return run
 
 
 def options(settings):
-    return ("--dataset", settings.dataset, "--data-dir", settings.data_dir, "--reports-dir", settings.reports_dir)
+    return (
+        "--dataset",
+        settings.dataset,
+        "--data-dir",
+        settings.data_dir,
+        "--reports-dir",
+        settings.reports_dir,
+    )
 
 
 def fails(done, *parts):
@@ -42,136 +79,242 @@ def fails(done, *parts):
     return True
 
 
-def test_recommend(tiny_run):
+def test_recommend(tiny_run, run_here):
     settings, _ = tiny_run
-    done = movierec("recommend", "--user-id", 7, "-k", 3, "--system", "hybrid", *options(settings))
+    done = run_here("recommend", "--user-id", 7, "-k", 3, "--system", "hybrid", *options(settings))
     assert done.returncode == 0 and done.stderr == ""
     lines = done.stdout.splitlines()
-    assert lines[0] == "tiny, user 7: hybrid" and len(lines) == 5 and "The Film" in lines[2] and "why" in lines[1]
-    debug = movierec("recommend", "--user-id", 7, "-k", 3, "--debug", "--system", "ranked_v2", *options(settings)).stdout
+    assert (
+        lines[0] == "tiny, user 7: hybrid" and len(lines) == 5 and "The Film" in lines[2] and "why" in lines[1]
+    )
+    debug = run_here(
+        "recommend", "--user-id", 7, "-k", 3, "--debug", "--system", "ranked_v2", *options(settings)
+    ).stdout
     assert "rank_als" in debug and "user_item_genre_aff_decay" in debug
-    debug = movierec("recommend", "--user-id", 7, "-k", 3, "--debug", "--system", "ranked_v3", *options(settings)).stdout
+    debug = run_here(
+        "recommend", "--user-id", 7, "-k", 3, "--debug", "--system", "ranked_v3", *options(settings)
+    ).stdout
     assert "rank_als" in debug and debug.count(" adds ") == 15
-    assert "chosen under global-time" in movierec("recommend", "--user-id", 7, "-k", 3, *options(settings)).stdout
+    assert (
+        "chosen under global-time" in run_here("recommend", "--user-id", 7, "-k", 3, *options(settings)).stdout
+    )
 
 
-def test_exports(tiny_run, tmp_path):
+def test_exports(tiny_run, tmp_path, run_here):
     settings, _ = tiny_run
-    done = movierec("export-split", *options(settings), "--protocol", "leave-last-out", "--out", tmp_path / "new" / "split")
+    done = run_here(
+        "export-split", *options(settings), "--protocol", "leave-last-out", "--out", tmp_path / "new" / "split"
+    )
     assert done.returncode == 0 and "80 test events" in done.stdout
-    assert {file.name for file in (tmp_path / "new" / "split").iterdir()} == {"train.parquet", "validation.parquet", "test.parquet"}
+    assert {file.name for file in (tmp_path / "new" / "split").iterdir()} == {
+        "train.parquet",
+        "validation.parquet",
+        "test.parquet",
+    }
     file = tmp_path / "lists" / "als.parquet"
-    done = movierec("export-recommendations", *options(settings), "--protocol", "leave-last-out", "--system", "als", "-k", 5, "--out", file)
+    done = run_here(
+        "export-recommendations",
+        *options(settings),
+        "--protocol",
+        "leave-last-out",
+        "--system",
+        "als",
+        "-k",
+        5,
+        "--out",
+        file,
+    )
     assert done.returncode == 0 and "400 rows" in done.stdout and len(query("SELECT * FROM t", t=file)) == 400
 
 
-def test_ablate_and_tune(tiny_run):
+def test_ablate_and_tune(tiny_run, run_here):
     settings, _ = tiny_run
-    done = movierec("ablate", *options(settings), "--protocol", "global-time")
+    done = run_here("ablate", *options(settings), "--protocol", "global-time")
     assert done.returncode == 0, done.stderr
-    for text in ("without als", "without similarity to recent items", "only retrieval scores", "ranked_v2 and the sources' scores", "training users"):
+    for text in (
+        "without als",
+        "without similarity to recent items",
+        "only retrieval scores",
+        "ranked_v2 with source scores",
+        "training users",
+    ):
         assert text in done.stdout
     folder = paths(settings).results
-    tables = {name: (folder / f"global-time-{name}.csv").read_text() for name in ("sources", "features", "learning-curve")}
-    assert all(table.count("\n") > 3 for table in tables.values()) and tables["features"].startswith("\"validation, n = ")
+    tables = {
+        name: (folder / f"global-time-{name}.csv").read_text()
+        for name in ("sources", "features", "learning-curve")
+    }
+    assert all(table.count("\n") > 3 for table in tables.values()) and tables["features"].startswith(
+        '"validation, n = '
+    )
     assert not list(folder.glob(".*.tmp"))
-    done = movierec("tune", *options(settings), "--protocol", "global-time", "--context", "returning")
+    done = run_here("tune", *options(settings), "--protocol", "global-time", "--context", "returning")
     assert done.returncode == 0, done.stderr
     given = tomllib.loads(done.stdout)["hybrid"]["weights"]["returning"]
     assert tuple(given) == SOURCES and max(given.values()) > 0
     load_settings(hybrid={"weights": {"returning": given}})
-    fails(movierec("tune", *options(settings), "--context", "retuning"), "no situation retuning (did you mean returning?)")
-    fails(movierec("ablate", *options(settings), "--protocol", "all"), "no protocol all")
+    fails(
+        run_here("tune", *options(settings), "--context", "retuning"),
+        "no user context retuning (did you mean returning?)",
+    )
+    fails(run_here("ablate", *options(settings), "--protocol", "all"), "no protocol all")
 
 
-def test_info(tiny_run, tmp_path):
+def test_info(tiny_run, tmp_path, run_here):
     settings, _ = tiny_run
-    done = movierec("info", "--data-dir", settings.data_dir, "--reports-dir", settings.reports_dir)
-    assert done.returncode == 0 and "tiny" in done.stdout and "global-time: rankers" in done.stdout and "scikit-learn" in done.stdout
-    assert "No dataset has been run yet" in movierec("info", "--data-dir", tmp_path).stdout
+    done = run_here("info", "--data-dir", settings.data_dir, "--reports-dir", settings.reports_dir)
+    assert (
+        done.returncode == 0
+        and "tiny" in done.stdout
+        and "global-time: rankers" in done.stdout
+        and "scikit-learn" in done.stdout
+    )
+    assert "No dataset has been run yet" in run_here("info", "--data-dir", tmp_path).stdout
 
 
-def test_errors_are_one_sentence(tiny_run, tmp_path):
+def test_errors_are_one_sentence(tiny_run, tmp_path, run_here):
     settings, _ = tiny_run
-    fails(movierec("recommend", "--user-id", "seven", *options(settings)), "no user seven", "1 to 80")
-    fails(movierec("recommend", "--user-id", 4711, *options(settings)), "no user 4711", "1 to 80")
-    fails(movierec("recommend", "--user-id", 7, "--system", "best", *options(settings)), "no system best", "ranked_v2")
-    fails(movierec("recommend", "--user-id", 7, "--dataset", "tinny", "--data-dir", settings.data_dir), "no dataset tinny", "did you mean tiny?")
-    fails(movierec("recommend", "--user-id", 7, "--dataset", "ml-1m", "--data-dir", tmp_path), "ml-1m hasn't been run yet")
+    fails(run_here("recommend", "--user-id", "seven", *options(settings)), "no user seven", "1 to 80")
+    fails(run_here("recommend", "--user-id", 4711, *options(settings)), "no user 4711", "1 to 80")
+    fails(
+        run_here("recommend", "--user-id", 7, "--system", "best", *options(settings)),
+        "no system best",
+        "ranked_v2",
+    )
+    fails(
+        run_here("recommend", "--user-id", 7, "--dataset", "tinny", "--data-dir", settings.data_dir),
+        "no dataset tinny",
+        "did you mean tiny?",
+    )
+    fails(
+        run_here("recommend", "--user-id", 7, "--dataset", "ml-1m", "--data-dir", tmp_path),
+        "ml-1m hasn't been run yet",
+    )
     elsewhere = ("--data-dir", tmp_path, "--reports-dir", tmp_path / "reports")
-    offline = ("--set", "download.url=http://127.0.0.1:1", "--set", "download.backoff=0", "--data-dir", tmp_path)
-    fails(movierec("run", "--dataset", "ml-1m", *offline, "--reports-dir", tmp_path / "reports"), "ml-1m can't be downloaded", "ConnectError", "ml-1m.zip", "--source", "(log: ")
-    fails(movierec("download", "ml-1m", *offline), "ml-1m can't be downloaded", "ConnectError")
-    fails(movierec("download", "ml-1mm", *offline), "did you mean ml-1m?")
-    fails(movierec("run", "--dataset", "nonsense", *elsewhere), "no dataset nonsense")
+    offline = (
+        "--set",
+        "download.url=http://127.0.0.1:1",
+        "--set",
+        "download.backoff=0",
+        "--data-dir",
+        tmp_path,
+    )
+    fails(
+        run_here("run", "--dataset", "ml-1m", *offline, "--reports-dir", tmp_path / "reports"),
+        "ml-1m can't be downloaded",
+        "ConnectError",
+        "ml-1m.zip",
+        "--source",
+        "(log: ",
+    )
+    fails(run_here("download", "ml-1m", *offline), "ml-1m can't be downloaded", "ConnectError")
+    fails(run_here("download", "ml-1mm", *offline), "did you mean ml-1m?")
+    fails(run_here("run", "--dataset", "nonsense", *elsewhere), "no dataset nonsense")
     assert not (tmp_path / "reports" / "logs" / "nonsense").exists(), "a name that doesn't exist leaves nothing"
-    fails(movierec("run", "--source", tmp_path / "absent.zip", *elsewhere), "absent.zip doesn't exist")
-    fails(movierec("run", "--protocol", "random", "--data-dir", tmp_path), "protocol = 'random'")
-    fails(movierec("run", "--set", "als.factors=0", "--data-dir", tmp_path), "als.factors = 0")
-    fails(movierec("run", "--set", "als.factors", "--data-dir", tmp_path), "name=value")
-    fails(movierec("run", "--set", "als=3", "--set", "als.factors=2", "--data-dir", tmp_path), "als is a single value")
-    fails(movierec("run", "--set", "als=3", "--data-dir", tmp_path), "als = 3")
-    fails(movierec("run", "--source", tmp_path, "--ratings", tmp_path / "r.csv"), "give one of them")
-    fails(movierec("run", "--columns", "user=x"), "they need --ratings")
-    fails(movierec("run", "--on-bad-rows", "ignore"), "on_bad_rows = 'ignore'")
-    fails(movierec("run", "--memory-limit", "plenty"), "memory_limit = 'plenty'")
-    fails(movierec("run", "--memory-limit", "10MB"), "memory_limit = '10MB'")
-    fails(movierec("run", "--ratings", tmp_path / "r.csv", *elsewhere), "r.csv doesn't exist")
-    fails(movierec("run", "--config", tmp_path / "no.toml"), "no.toml doesn't exist")
+    fails(run_here("run", "--source", tmp_path / "absent.zip", *elsewhere), "absent.zip doesn't exist")
+    fails(run_here("run", "--protocol", "random", "--data-dir", tmp_path), "protocol = 'random'")
+    fails(run_here("run", "--set", "als.factors=0", "--data-dir", tmp_path), "als.factors = 0")
+    fails(run_here("run", "--set", "als.factors", "--data-dir", tmp_path), "name=value")
+    fails(
+        run_here("run", "--set", "als=3", "--set", "als.factors=2", "--data-dir", tmp_path),
+        "als is a single value",
+    )
+    fails(run_here("run", "--set", "als=3", "--data-dir", tmp_path), "als = 3")
+    fails(run_here("run", "--source", tmp_path, "--ratings", tmp_path / "r.csv"), "give one of them")
+    fails(run_here("run", "--columns", "user=x"), "they need --ratings")
+    fails(run_here("run", "--on-bad-rows", "ignore"), "on_bad_rows = 'ignore'")
+    fails(run_here("run", "--memory-limit", "plenty"), "memory_limit = 'plenty'")
+    fails(run_here("run", "--memory-limit", "10MB"), "memory_limit = '10MB'")
+    fails(run_here("run", "--ratings", tmp_path / "r.csv", *elsewhere), "r.csv doesn't exist")
+    fails(run_here("run", "--config", tmp_path / "no.toml"), "no.toml doesn't exist")
     fails(movierec("info", MOVIEREC_SEDE="1"), "MOVIEREC_SEDE (did you mean MOVIEREC_SEED?)")
-    fails(movierec("export-split", *options(settings), "--protocol", "all", "--out", tmp_path / "s"), "no protocol all")
-    fails(movierec("export-split", *options(settings), "--protocol", "leave-last", "--out", tmp_path / "s"), "leave-last-out")
+    fails(
+        run_here("export-split", *options(settings), "--protocol", "all", "--out", tmp_path / "s"),
+        "no protocol all",
+    )
+    fails(
+        run_here("export-split", *options(settings), "--protocol", "leave-last", "--out", tmp_path / "s"),
+        "leave-last-out",
+    )
     blocked = tmp_path / "blocked"
     blocked.touch()
-    fails(movierec("export-recommendations", *options(settings), "--protocol", "global-time", "--system", "als", "-k", 5, "--out", blocked / "x.parquet"), "blocked")
-    fails(movierec("run", "--data-dir", blocked, "--reports-dir", tmp_path / "reports"), "blocked")
+    fails(
+        run_here(
+            "export-recommendations",
+            *options(settings),
+            "--protocol",
+            "global-time",
+            "--system",
+            "als",
+            "-k",
+            5,
+            "--out",
+            blocked / "x.parquet",
+        ),
+        "blocked",
+    )
+    fails(run_here("run", "--data-dir", blocked, "--reports-dir", tmp_path / "reports"), "blocked")
 
 
-def test_damaged_artifacts_are_one_sentence(tmp_path):
-    archive = write_archive(tmp_path / "archive")
+def test_damaged_artifacts_are_one_sentence(tiny_run, tmp_path, run_here):
+    settings, _ = tiny_run
+    for folder in ("data", "reports"):
+        shutil.copytree(
+            Path(settings.data_dir).parent / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.lock")
+        )
     common = ("--dataset", "tiny", "--data-dir", tmp_path / "data", "--reports-dir", tmp_path / "reports")
-    done = movierec("run", "--source", archive, "--protocol", "global-time", "--set", "bootstrap=100", *common)
-    assert done.returncode == 0, done.stderr
     where = paths(load_settings(dataset="tiny", data_dir=tmp_path / "data", reports_dir=tmp_path / "reports"))
     file = where.rankers("global-time") / "ranked_v2" / "ranker.json"
     write_json(file, json.loads(file.read_text()) | {"features": ["item_interactions"]})
-    fails(movierec("recommend", "--user-id", 7, "--system", "ranked_v2", *common), "was trained on the features item_interactions")
+    done = run_here("recommend", "--user-id", 7, "--system", "ranked_v2", *common)
+    fails(done, "was trained on the features item_interactions")
     (where.serving / "als" / "item_factors.npy").write_bytes(b"torn")
-    fails(movierec("recommend", "--user-id", 7, *common), "can't be read", "movierec run")
+    fails(run_here("recommend", "--user-id", 7, *common), "can't be read", "movierec run")
 
 
-def test_usage_errors_name_the_option():
-    for arguments, part in ((("recommend", "--user-id", 7, "-k", 0), "-k"), (("recommend",), "--user-id"),
-                            (("runn",), "runn"), (("run", "--datset", "x"), "--datset")):
-        done = movierec(*arguments)
+def test_usage_errors_name_the_option(run_here):
+    wrong = {
+        "-k": ("recommend", "--user-id", 7, "-k", 0),
+        "--user-id": ("recommend",),
+        "runn": ("runn",),
+        "--datset": ("run", "--datset", "x"),
+    }
+    for part, arguments in wrong.items():
+        done = run_here(*arguments)
         assert done.returncode == 2 and fails(done, part, "--help")
-    assert "export-split" in movierec("--help").stdout and movierec().stdout == movierec("--help").stdout
 
 
-def test_a_run_of_its_own_folder(tmp_path):
-    """The dataset is named after the source; the defaults of a small archive just work; the second run is fast and says so."""
-    archive = write_archive(tmp_path / "my-films")
+def test_the_command_without_arguments_shows_its_help():
+    done = movierec()
+    assert done.returncode == 0 and "export-split" in done.stdout and done.stderr == ""
+
+
+def test_a_run_of_your_own_files(tmp_path):
+    """Text ids, no ratings, ISO times, default settings: a whole run, a second, fast one, and a recommendation."""
+    archive = write_archive(tmp_path / "archive", n_users=60)
+    rows = [line.split(",") for line in (archive / "ratings.csv").read_text().splitlines()[1:]]
+    lines = [
+        f"person-{user},tune {item},{datetime.fromtimestamp(int(time), UTC):%Y-%m-%dT%H:%M:%SZ}\n"
+        for user, item, _, time in rows
+    ]
+    (tmp_path / "plays.csv").write_text("who,what,when\n" + "".join(lines))
     common = ("--data-dir", tmp_path / "data", "--reports-dir", tmp_path / "reports")
-    done = movierec("run", "--source", archive, *common, cwd=tmp_path)
+    done = movierec(
+        "run",
+        "--ratings",
+        tmp_path / "plays.csv",
+        "--columns",
+        "user=who,item=what,time=when",
+        *common,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
-    assert "my-films, global-time, test" in done.stdout and "ranked_v2" in done.stdout and "Next: " in done.stdout
-    assert (tmp_path / "reports" / "results" / "my-films" / "leave-last-out.json").is_file()
-    again = movierec("run", "--dataset", "my-films", *common, cwd=tmp_path)
+    assert "plays, global-time, test" in done.stdout and "ranked_v2" in done.stdout and "Next: " in done.stdout
+    assert (tmp_path / "reports" / "results" / "plays" / "leave-last-out.json").is_file()
+    again = movierec("run", "--dataset", "plays", *common, cwd=tmp_path)
     assert again.returncode == 0 and "✓" not in again.stdout and again.stdout.count("up to date") == 20
     next_command = next(line for line in again.stdout.splitlines() if line.startswith("Next: "))
-    assert "--user-id 42 -k 10 --dataset my-films" in next_command
-
-
-def test_a_run_of_files_of_ones_own(tmp_path):
-    """Text ids, no ratings, ISO times: the whole pipeline, then a recommendation for a named person."""
-    archive = write_archive(tmp_path / "archive")
-    rows = [line.split(",") for line in (archive / "ratings.csv").read_text().splitlines()[1:]]
-    stamp = lambda seconds: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(seconds)))  # noqa: E731
-    (tmp_path / "plays.csv").write_text("who,what,when\n" + "".join(f"person-{u},tune {m},{stamp(t)}\n" for u, m, _, t in rows))
-    common = ("--data-dir", tmp_path / "data", "--reports-dir", tmp_path / "reports")
-    done = movierec("run", "--ratings", tmp_path / "plays.csv", "--columns", "user=who,item=what,time=when", *common)
-    assert done.returncode == 0, done.stderr
-    assert "plays, global-time, test" in done.stdout
+    assert "--user-id person-1 -k 10 --dataset plays" in next_command
     done = movierec("recommend", "--dataset", "plays", "--user-id", "person-7", "-k", 3, *common)
     assert done.returncode == 0 and "tune " in done.stdout and "person-7" in done.stdout, done.stderr
     assert "your own" in movierec("datasets", "--data-dir", tmp_path / "data").stdout
@@ -179,6 +322,7 @@ def test_a_run_of_files_of_ones_own(tmp_path):
 
 STUCK = """
 import ctypes
+import signal
 import sys
 import time
 from pathlib import Path
@@ -193,19 +337,38 @@ def fit(self, interactions):
 
 linear.EASE.fit = fit
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # under nohup it would be ignored
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cli.main()
 """
-HOLDS_THE_LOCK = "ctypes.PyDLL(None).sleep(100)"  # as LAPACK by SciPy: no instruction of Python runs meanwhile, in no thread
+HOLDS_THE_LOCK = (
+    "ctypes.PyDLL(None).sleep(100)"  # as LAPACK by SciPy: no instruction of Python runs meanwhile, in no thread
+)
 LETS_GO = "time.sleep(100)"
 
 
 def stuck(folder, call):
-    """A run that sits in a call of 100 seconds while it fits EASE; the process, its arguments, and the number of the process that works for it."""
+    """A run that is stuck for 100 seconds while it fits EASE: process, arguments, the worker's process number."""
     script = folder / "stuck.py"
     script.write_text(STUCK.format(call=call))
     (folder / "inside").unlink(missing_ok=True)
-    arguments = ["run", "--source", folder / "films", "--protocol", "global-time", "--data-dir", folder / "data", "--reports-dir", folder]
-    process = subprocess.Popen([sys.executable, script, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    arguments = [
+        "run",
+        "--source",
+        folder / "movies",
+        "--protocol",
+        "global-time",
+        "--data-dir",
+        folder / "data",
+        "--reports-dir",
+        folder,
+    ]
+    process = subprocess.Popen(
+        [sys.executable, script, *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 60
     while not (folder / "inside").exists():
         assert time.monotonic() < deadline and process.poll() is None
@@ -220,55 +383,79 @@ def left(folder):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_a_stop_comes_through_any_native_call_and_the_next_run_goes_on(tmp_path):
-    write_archive(tmp_path / "films")
-    work = paths(load_settings(dataset="films", data_dir=tmp_path / "data", reports_dir=tmp_path)).sources("global-time", "tuning")
+def test_a_stop_signal_ends_any_native_call_and_the_next_run_continues(tmp_path):
+    write_archive(tmp_path / "movies", n_users=40)
+    work = paths(load_settings(dataset="movies", data_dir=tmp_path / "data", reports_dir=tmp_path)).sources(
+        "global-time", "tuning"
+    )
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         process, arguments, _ = stuck(tmp_path, HOLDS_THE_LOCK)
         process.send_signal(number)
         _, said = process.communicate(timeout=50)  # the call lasts twice as long
         assert process.returncode == code and said.count("\n") == 1
-        assert said.startswith('Stopped while at "global-time: sources for tuning: fitting ease"') and " run --source" in said
+        assert (
+            said.startswith('Stopped while at "global-time: sources for tuning: fitting ease"')
+            and " run --source" in said
+        )
         assert not left(tmp_path)
         with file_lock(work).acquire(timeout=0):  # it is free
             pass
-        log = sorted((tmp_path / "logs" / "films").iterdir())[-1]
+        log = sorted((tmp_path / "logs" / "movies").iterdir())[-1]
         last = json.loads(log.read_text().splitlines()[-1])
         assert last["event"] == "interrupted" and last["signal"] == number.name and log.name in said
     process, _, worker = stuck(tmp_path, HOLDS_THE_LOCK)
     os.kill(worker, signal.SIGKILL)  # as a system does that is out of memory
     _, said = process.communicate(timeout=50)
-    assert process.returncode == 137 and said.startswith("Error: SIGKILL from outside") and said.count("\n") == 1 and not left(tmp_path)
+    assert (
+        process.returncode == 137
+        and said.startswith("Error: SIGKILL from outside")
+        and said.count("\n") == 1
+        and not left(tmp_path)
+    )
     done = movierec(*arguments)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert all("up to date" in line for line in lines[:3]) and lines[3].startswith("✓ global-time: sources for tuning")
+    assert all("up to date" in line for line in lines[:3]) and lines[3].startswith(
+        "✓ global-time: sources for tuning"
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_whoever_works_ends_with_the_one_who_waits(tmp_path):
-    write_archive(tmp_path / "films")
+def test_the_worker_ends_with_its_parent(tmp_path):
+    write_archive(tmp_path / "movies", n_users=40)
     process, _, _ = stuck(tmp_path, LETS_GO)
     process.kill()
     process.communicate()
-    with file_lock(paths(load_settings(dataset="films", data_dir=tmp_path / "data", reports_dir=tmp_path)).sources("global-time", "tuning")).acquire(timeout=50):
+    with file_lock(
+        paths(load_settings(dataset="movies", data_dir=tmp_path / "data", reports_dir=tmp_path)).sources(
+            "global-time", "tuning"
+        )
+    ).acquire(timeout=50):
         pass  # who held it is gone
 
 
 def test_an_error_names_the_log_and_the_log_the_error(tmp_path):
-    archive = write_archive(tmp_path / "films")
+    archive = write_archive(tmp_path / "movies", n_users=40)
     (archive / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,eleven,0\n")
-    done = movierec("run", "--source", archive, "--data-dir", tmp_path / "data", "--reports-dir", tmp_path, cwd=tmp_path)
-    (log,) = (tmp_path / "logs" / "films").iterdir()
+    done = movierec(
+        "run", "--source", archive, "--data-dir", tmp_path / "data", "--reports-dir", tmp_path, cwd=tmp_path
+    )
+    (log,) = (tmp_path / "logs" / "movies").iterdir()
     assert fails(done, "eleven", f"(log: {log.relative_to(tmp_path)})")
     events = [json.loads(line) for line in log.read_text().splitlines()]
     assert [event["event"] for event in events] == ["run begins", "stage begins", "error"]
-    assert events[0]["command"][1:3] == ["run", "--source"] and "eleven" in events[-1]["error"] and events[-1]["stage"] == "ingest"
+    assert (
+        events[0]["command"][1:3] == ["run", "--source"]
+        and "eleven" in events[-1]["error"]
+        and events[-1]["stage"] == "ingest"
+    )
 
 
-def test_a_terminal_sees_how_many_how_fast_and_how_long_still(monkeypatch):
-    monkeypatch.setattr(terminal, "out", Console(file=io.StringIO(), force_terminal=True, width=150, highlight=False))
+def test_a_terminal_shows_count_rate_and_time_left(monkeypatch):
+    monkeypatch.setattr(
+        terminal, "out", Console(file=io.StringIO(), force_terminal=True, width=150, highlight=False)
+    )
     progress = terminal.TerminalProgress()
     with progress.stage("test lists") as running:
         running.report("asking als", 0, 1_000, "users")
@@ -276,7 +463,12 @@ def test_a_terminal_sees_how_many_how_fast_and_how_long_still(monkeypatch):
         running.report("writing")
         running.done(Artifact(Path("lists"), {"contents": {"rows": {"lists": 5}}}, built=True))
     seen = terminal.out.file.getvalue()
-    assert "test lists: asking als … " in seen and " of 1,000 users" in seen and "test lists: writing … " in seen and "━" in seen
+    assert (
+        "test lists: asking als … " in seen
+        and " of 1,000 users" in seen
+        and "test lists: writing … " in seen
+        and "━" in seen
+    )
     assert seen.rstrip().splitlines()[-1].count("5 lists") == 1 and "✓" in seen
 
     now = [0.0]
@@ -292,54 +484,98 @@ def test_paths_module_agrees_with_the_command(tiny_run):
     assert paths(settings).results == Path(settings.reports_dir) / "results" / "tiny"
 
 
-def test_compare(tiny_run, tmp_path):
-    """Nothing is built anew, the table says which figures it can't tell apart, and the same table can be taken along."""
+def test_compare(tiny_run, tmp_path, run_here):
+    """Nothing is rebuilt, the table marks significance, and the same table can be written to a file."""
     settings, results = tiny_run
     for name in ("t.md", "t.csv"):
-        done = movierec("compare", "--protocol", "leave-last-out", "--systems", "als, hybrid,ranked_v3", "--out", tmp_path / name, *options(settings))
+        done = run_here(
+            "compare",
+            "--protocol",
+            "leave-last-out",
+            "--systems",
+            "als, hybrid,ranked_v3",
+            "--out",
+            tmp_path / name,
+            *options(settings),
+        )
         assert done.returncode == 0, done.stderr
-        assert "✓" not in done.stdout and "up to date" in done.stdout and "≈" in done.stdout and "popularity" not in done.stdout
-    assert (tmp_path / "t.md").read_text().startswith("| system | users | recall@5 | ndcg@5 |") and len((tmp_path / "t.md").read_text().splitlines()) == 5
+        assert (
+            "✓" not in done.stdout
+            and "up to date" in done.stdout
+            and "≈" in done.stdout
+            and "popularity" not in done.stdout
+        )
+    assert (tmp_path / "t.md").read_text().startswith("| system | users | recall@5 | ndcg@5 |") and len(
+        (tmp_path / "t.md").read_text().splitlines()
+    ) == 5
     rows = (tmp_path / "t.csv").read_text().splitlines()
-    assert len(rows) == 4 and float(rows[1].split(",")[2]) == pytest.approx(results["leave-last-out"]["systems"]["als"]["recall@5"], abs=1e-6)
+    assert len(rows) == 4 and float(rows[1].split(",")[2]) == pytest.approx(
+        results["leave-last-out"]["systems"]["als"]["recall@5"], abs=1e-6
+    )
 
 
-@pytest.mark.parametrize(("arguments", "parts"), [
-    (("--systems", "als,eese"), ("did you mean ease",)),
-    (("--ties", "random"), ("--ties random is for leave-last-out",)),
-    (("--ties", "rndom"), ("file or random",)),
-    (("--relevant", "everything"), ("relevant", "liked")),
-    (("--protocol", "all"), ("one protocol at a time",)),
-    (("--protocol", "global"), ("protocol",)),
-    (("--out", "t.txt"), (".csv or .md",)),
-    (("--systems", "sasrec"), ("was run without sasrec",)),
-    (("--dataset", "nowhere"), ("nowhere",)),
-])
-def test_compare_refuses_what_it_cannot_do(tiny_run, arguments, parts):
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (("--systems", "als,eese"), ("did you mean ease",)),
+        (("--ties", "random"), ("--ties random is for leave-last-out",)),
+        (("--ties", "rndom"), ("file or random",)),
+        (("--relevant", "everything"), ("relevant", "liked")),
+        (("--protocol", "all"), ("one protocol at a time",)),
+        (("--protocol", "global"), ("protocol",)),
+        (("--out", "t.txt"), (".csv or .md",)),
+        (("--systems", "sasrec"), ("was run without sasrec",)),
+        (("--dataset", "nowhere"), ("nowhere",)),
+    ],
+)
+def test_compare_rejects_wrong_options(tiny_run, arguments, parts, run_here):
     settings, _ = tiny_run
-    fails(movierec("compare", *options(settings), *arguments), *parts)
+    fails(run_here("compare", *options(settings), *arguments), *parts)
 
 
-def test_runs(tiny_run, tmp_path):
+def test_runs(tiny_run, tmp_path, run_here):
     settings, _ = tiny_run
     where = ("--reports-dir", settings.reports_dir)
-    listed = movierec("runs", *where)
+    listed = run_here("runs", *where)
     assert listed.returncode == 0 and "als.factors=8" in listed.stdout
     names = [line.split()[0] for line in listed.stdout.splitlines()[1:] if line[:8].strip()]
-    both = movierec("runs", *where, *names[:2], "--metric", "recall@5")
+    both = run_here("runs", *where, *names[:2], "--metric", "recall@5")
     assert both.returncode == 0 and "ranked_v3" in both.stdout and both.stdout.startswith("recall@5")
-    assert "No run is kept" in movierec("runs", "--reports-dir", tmp_path).stdout
-    fails(movierec("runs", *where, "zzzz"), "no run is called zzzz")
-    fails(movierec("runs", *where, names[0], names[0]), "named twice")
-    fails(movierec("runs", *where, names[0], "--metric", "ndcg"), "no metric ndcg")
+    assert "No run is kept" in run_here("runs", "--reports-dir", tmp_path).stdout
+    fails(run_here("runs", *where, "zzzz"), "no run is called zzzz")
+    fails(run_here("runs", *where, names[0], names[0]), "named twice")
+    fails(run_here("runs", *where, names[0], "--metric", "ndcg"), "no metric ndcg")
 
 
-def test_simulate(tiny_run):
+def test_simulate(tiny_run, run_here):
     settings, _ = tiny_run
-    done = movierec("simulate", "--a", "popularity", "--b", "ranked_v3", "--protocol", "leave-last-out", "-k", 5, "--trials", 20, *options(settings))
-    assert done.returncode == 0 and done.stdout.startswith("Simulation") and "Users for 80 % power" in done.stdout
-    told = json.loads((paths(settings).results / "leave-last-out-simulation.json").read_text())
-    assert told["simulation"] is True and told["systems"] == {"a": "popularity", "b": "ranked_v3"} and told["k"] == 5
-    fails(movierec("simulate", "--a", "popularity", "--b", "v3", *options(settings)), "there is no system v3")
-    fails(movierec("simulate", "--a", "popularity", "--b", "als", "--patience", 2, *options(settings)), "patience")
-    fails(movierec("simulate", "--a", "popularity", "--b", "als", "-k", 500, *options(settings)), "at most 20")
+    done = run_here(
+        "simulate",
+        "--a",
+        "popularity",
+        "--b",
+        "ranked_v3",
+        "--protocol",
+        "leave-last-out",
+        "-k",
+        5,
+        "--trials",
+        20,
+        *options(settings),
+    )
+    assert (
+        done.returncode == 0
+        and done.stdout.startswith("A simulation, not evidence")
+        and "Users for 80 % power" in done.stdout
+    )
+    written = json.loads((paths(settings).results / "leave-last-out-simulation.json").read_text())
+    assert (
+        written["simulation"] is True
+        and written["systems"] == {"a": "popularity", "b": "ranked_v3"}
+        and written["k"] == 5
+    )
+    fails(run_here("simulate", "--a", "popularity", "--b", "v3", *options(settings)), "there is no system v3")
+    fails(
+        run_here("simulate", "--a", "popularity", "--b", "als", "--patience", 2, *options(settings)), "patience"
+    )
+    fails(run_here("simulate", "--a", "popularity", "--b", "als", "-k", 500, *options(settings)), "at most 20")

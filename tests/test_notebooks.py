@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, with folders of its own, and without a warning."""
+"""Every notebook runs from top to bottom and without a warning, on a finished run that the tests share."""
 
 import importlib.util
 import os
@@ -10,23 +10,21 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted([*ROOT.glob("nbs/*.ipynb"), *ROOT.glob("reports/*.ipynb")])
-NEEDS = {"04c_neural": "torch"}  # chapters that need more than the development tools
-
-
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory):
-    """Data and reports folders that all notebooks of the session share, so that none of them touches the repository's."""
-    folder = tmp_path_factory.mktemp("notebooks")
-    return {"MOVIEREC_DATA_DIR": str(folder / "data"), "MOVIEREC_REPORTS_DIR": str(folder / "reports")}
+NEEDS = {"38_retrieval.transformer": "torch", "39_retrieval.ann": "faiss", "40_retrieval.neural": "torch"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
-def test_notebook_runs(file, folders):
-    if file.stem in NEEDS and not importlib.util.find_spec(NEEDS[file.stem]):
-        pytest.skip(f"{NEEDS[file.stem]} of the extra neural isn't installed: make neural")
+def test_notebook_runs(file, small_run):
+    needed = NEEDS.get(file.stem)
+    if needed and not importlib.util.find_spec(needed):
+        pytest.skip(f"{needed} of the extra neural isn't installed: make neural")
+    settings, _ = small_run
+    folders = {"MOVIEREC_DATA_DIR": str(settings.data_dir), "MOVIEREC_REPORTS_DIR": str(settings.reports_dir)}
     notebook = nbformat.read(file, 4)
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(file.parent)}})
+    resources = {"metadata": {"path": str(file.parent)}}
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources)
     client.execute(env=os.environ | folders)
-    warnings = [output.text for cell in notebook.cells for output in cell.get("outputs", []) if output.get("name") == "stderr"]
-    assert warnings == []
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    warnings = [output.text for output in outputs if output.get("name") == "stderr"]
+    assert warnings == [], "a notebook must not warn: what it shows is on the site"

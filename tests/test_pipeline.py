@@ -54,8 +54,14 @@ SYSTEMS = tuple(name for name in ALL_SYSTEMS if name not in NEURAL_SOURCES)  # w
 
 def published(settings):
     """The results files as they lie in the reports folder, without what may differ from run to run."""
-    files = {protocol: json.loads((paths(settings).results / f"{protocol}.json").read_text()) for protocol in PROTOCOLS}
-    return {protocol: {name: value for name, value in result.items() if name not in COSTS} for protocol, result in files.items()}
+    files = {
+        protocol: json.loads((paths(settings).results / f"{protocol}.json").read_text())
+        for protocol in PROTOCOLS
+    }
+    return {
+        protocol: {name: value for name, value in result.items() if name not in COSTS}
+        for protocol, result in files.items()
+    }
 
 
 class Recorder(Progress):
@@ -78,16 +84,33 @@ def test_results_file(tiny_run):
     for protocol in PROTOCOLS:
         result = json.loads((paths(settings).results / f"{protocol}.json").read_text())
         assert result == results[protocol] and tuple(result["systems"]) == SYSTEMS
-        assert result["dataset"]["rows"]["ratings"] == 3200 and result["version"] and result["config"]["als"]["factors"] == 8
+        assert (
+            result["dataset"]["rows"]["ratings"] == 3200
+            and result["version"]
+            and result["config"]["als"]["factors"] == 8
+        )
         assert result["peak_memory_mb"] > 0 and min(result["seconds"].values()) >= 0
         for system in result["systems"].values():
-            assert {f"{m}@{k}" for m in ("recall", "truncated_recall", "ndcg", "hit_rate", "mrr", "map", "coverage") for k in (5, 10, 20)} <= set(system)
+            assert {
+                f"{m}@{k}"
+                for m in ("recall", "truncated_recall", "ndcg", "hit_rate", "mrr", "map", "coverage")
+                for k in (5, 10, 20)
+            } <= set(system)
             assert system["n_users"] == result["protocol"]["test"]["users_evaluated"] > 0
             low, high = system["ci95"]["ndcg@5"]
             assert low <= system["ndcg@5"] <= high
-            assert system["segments"]["warm"]["n_users"] + system["segments"]["cold"]["n_users"] == system["n_users"]
-        assert result["best_on_validation"] == max(SYSTEMS, key=lambda name: result["systems"][name]["validation"]["ndcg@5"])
-        assert {file.suffix for file in paths(settings).results.glob(f"{protocol}.*")} == {".json", ".csv", ".png"}
+            assert (
+                system["segments"]["warm"]["n_users"] + system["segments"]["cold"]["n_users"]
+                == system["n_users"]
+            )
+        assert result["best_on_validation"] == max(
+            SYSTEMS, key=lambda name: result["systems"][name]["validation"]["ndcg@5"]
+        )
+        assert {file.suffix for file in paths(settings).results.glob(f"{protocol}.*")} == {
+            ".json",
+            ".csv",
+            ".png",
+        }
 
 
 def test_a_second_run_has_nothing_to_do(tiny_run):
@@ -101,8 +124,17 @@ def test_a_changed_setting_reruns_what_depends_on_it(tmp_path):
     settings = tiny_settings(tmp_path, protocol="global-time")
     run(settings, write_archive(tmp_path / "archive"))
     recorder = Recorder()
-    run(tiny_settings(tmp_path, protocol="global-time", ranker=TINY["ranker"] | {"max_iter": 12}), None, recorder)
-    assert recorder.built == ["global-time: rankers", "global-time: test lists", "global-time: evaluation", "everybody's list"]
+    run(
+        tiny_settings(tmp_path, protocol="global-time", ranker=TINY["ranker"] | {"max_iter": 12}),
+        None,
+        recorder,
+    )
+    assert recorder.built == [
+        "global-time: rankers",
+        "global-time: test lists",
+        "global-time: evaluation",
+        "everybody's list",
+    ]
 
 
 def test_two_runs_give_the_same_results(tiny_run, tmp_path):
@@ -119,12 +151,22 @@ def test_threads_and_batches_change_nothing(tiny_run, tmp_path):
     write_archive(tmp_path / "archive")
     (tmp_path / "settings.json").write_text(settings.model_dump_json())
     code = "import sys; from pathlib import Path; from movierec.config import Settings; from movierec.pipeline import run; run(Settings.model_validate_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))"
-    environment = os.environ | dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    subprocess.run([sys.executable, "-c", code, tmp_path / "settings.json", tmp_path / "archive"], env=environment, check=True)
+    environment = os.environ | dict.fromkeys(
+        ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "settings.json", tmp_path / "archive"],
+        env=environment,
+        check=True,
+    )
     theirs, mine = published(tiny_run[0]), published(settings)
     assert all(mine[protocol]["systems"] == theirs[protocol]["systems"] for protocol in PROTOCOLS)
-    models = {file.relative_to(tmp_path): file.read_bytes() for file in paths(settings).serving.parent.rglob("*.npy")}
-    assert len(models) > 50 and all((tiny_run[0].reports_dir.parent / file).read_bytes() == stored for file, stored in models.items())
+    models = {
+        file.relative_to(tmp_path): file.read_bytes() for file in paths(settings).serving.parent.rglob("*.npy")
+    }
+    assert len(models) > 50 and all(
+        (tiny_run[0].reports_dir.parent / file).read_bytes() == stored for file, stored in models.items()
+    )
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -138,15 +180,23 @@ def check_with_trec_eval(finished, folder, protocol, system, cutoffs, list_size)
     settings, results = finished
     export_run_split(settings, protocol, folder)
     export_run_recommendations(settings, protocol, system, list_size, folder / "lists.parquet")
-    train, validation, test, lists = (query("SELECT * FROM t", t=folder / f"{name}.parquet") for name in ("train", "validation", "test", "lists"))
+    train, validation, test, lists = (
+        query("SELECT * FROM t", t=folder / f"{name}.parquet")
+        for name in ("train", "validation", "test", "lists")
+    )
     assert list(lists.columns) == ["userId", "movieId", "rank", "score"]
     history = pd.concat([train, validation])
     assert lists.merge(history, on=["userId", "movieId"]).empty, "a list shows something the user had seen"
     test = test[(test.rating > 2.5) & test.movieId.isin(history.movieId.unique())]
     qrel = {str(user): dict.fromkeys(map(str, movies), 1) for user, movies in test.groupby("userId").movieId}
-    runs = {str(user): {str(movie): 1 / rank for movie, rank in zip(rows.movieId, rows["rank"], strict=True)} for user, rows in lists.groupby("userId")}
+    runs = {
+        str(user): {str(movie): 1 / rank for movie, rank in zip(rows.movieId, rows["rank"], strict=True)}
+        for user, rows in lists.groupby("userId")
+    }
     names = ",".join(map(str, cutoffs))
-    theirs = pytrec_eval.RelevanceEvaluator(qrel, {f"recall.{names}", f"ndcg_cut.{names}", f"success.{names}"}).evaluate(runs)
+    theirs = pytrec_eval.RelevanceEvaluator(
+        qrel, {f"recall.{names}", f"ndcg_cut.{names}", f"success.{names}"}
+    ).evaluate(runs)
     published = results[protocol]["systems"][system]
     assert published["n_users"] == len(qrel)
     for k in cutoffs:
@@ -170,7 +220,9 @@ def test_lists_are_for_every_user_with_a_test_event(tiny_run, tmp_path):
         export_run_split(settings, protocol, tmp_path)
         export_run_recommendations(settings, protocol, "hybrid", 5, tmp_path / "lists.parquet")
         users = query("SELECT DISTINCT userId FROM t ORDER BY 1", t=tmp_path / "test.parquet")
-        assert query("SELECT userId, max(rank) AS k FROM t GROUP BY 1 ORDER BY 1", t=tmp_path / "lists.parquet").to_numpy().tolist() == [[u, 5] for u in users.userId]
+        assert query(
+            "SELECT userId, max(rank) AS k FROM t GROUP BY 1 ORDER BY 1", t=tmp_path / "lists.parquet"
+        ).to_numpy().tolist() == [[u, 5] for u in users.userId]
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -180,7 +232,11 @@ def test_recommendations_are_new_ordered_and_explained(tiny_run, system):
     seen = query("SELECT movieId FROM r WHERE userId = 7", r=paths(settings).tables / "ratings.parquet").movieId
     assert not set(advice.table.movieId) & set(seen) and advice.table["rank"].tolist() == list(range(1, 11))
     assert (np.diff(advice.table.score) <= 0).all() and advice.table.reason.str.len().min() > 10
-    assert len(advice.debug) == 10 and (advice.debug.columns.str.endswith(" adds").sum() == 15 if system == "ranked_v3" else "item_genre_count" in advice.debug)
+    assert len(advice.debug) == 10 and (
+        advice.debug.columns.str.endswith(" adds").sum() == 15
+        if system == "ranked_v3"
+        else "item_genre_count" in advice.debug
+    )
 
 
 @pytest.mark.parametrize("system", ["hybrid", "ranked_v2", "ranked_v3"])
@@ -190,17 +246,24 @@ def test_a_person_gets_to_the_number_what_the_evaluation_would_give(tiny_run, sy
     data = open_data(settings)
     interactions, rankers = load_interactions(data), open_run(settings, "global-time")["rankers"]
     store = FeatureStore(Hybrid.load(paths(settings).serving, interactions), settings.half_life_days)
-    items, scores = make_systems(store, load_rankers(rankers, "tiny"))[system].top_k(np.arange(interactions.n_users), 10)
+    items, scores = make_systems(store, load_rankers(rankers, "tiny"))[system].top_k(
+        np.arange(interactions.n_users), 10
+    )
     movies, users = load_items(data).movieId.to_numpy(), load_users(data)
     for user in (0, 6, 41):
         table = recommend(settings, users[user], 10, system, "global-time").table
-        assert table.movieId.tolist() == movies[items[user]].tolist() and np.array_equal(table.score.to_numpy(np.float32), scores[user])
+        assert table.movieId.tolist() == movies[items[user]].tolist() and np.array_equal(
+            table.score.to_numpy(np.float32), scores[user]
+        )
 
 
 def test_default_system_is_the_best_on_validation(tiny_run):
     settings, results = tiny_run
     assert recommend(settings, 7).system == results["global-time"]["best_on_validation"]
-    assert recommend(settings, 7, protocol="leave-last-out").system == results["leave-last-out"]["best_on_validation"]
+    assert (
+        recommend(settings, 7, protocol="leave-last-out").system
+        == results["leave-last-out"]["best_on_validation"]
+    )
 
 
 def test_asking_for_what_is_not_there(tiny_run, tmp_path):
@@ -275,31 +338,54 @@ def test_odd_data_end_in_a_result_or_a_sentence(tmp_path, case):
 
 def test_folders_named_like_partitions_change_nothing(tmp_path, tiny_run):
     settings = tiny_settings(tmp_path / "rating=9" / "userId=7", protocol="global-time")
-    assert run(settings, write_archive(tmp_path / "archive"))["global-time"]["systems"] == tiny_run[1]["global-time"]["systems"]
+    assert (
+        run(settings, write_archive(tmp_path / "archive"))["global-time"]["systems"]
+        == tiny_run[1]["global-time"]["systems"]
+    )
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="the extra neural (PyTorch) isn't installed: make neural")
+@pytest.mark.skipif(
+    not importlib.util.find_spec("torch"), reason="the extra neural (PyTorch) isn't installed: make neural"
+)
 def test_the_neural_source_joins_in_and_goes_on_from_phase_to_phase(tmp_path):
     small = {"enabled": True, "factors": 8, "length": 20, "epochs": 2, "continue_epochs": 1, "negatives": 20}
     settings = tiny_settings(tmp_path, protocol="leave-last-out", sasrec=small)
     results = run(settings, write_archive(tmp_path / "archive"))["leave-last-out"]
     assert tuple(results["systems"]) == ALL_SYSTEMS and results["systems"]["sasrec"]["coverage@10"] > 0
-    assert {file.name for file in paths(settings).results.glob("*")} == {f"leave-last-out-neural.{suffix}" for suffix in ("json", "csv", "png")}
-    assert not list(paths(settings).sources("leave-last-out", "test").parent.glob("*-sasrec.npz")), "checkpoints are gone when they aren't needed any more"
-    inputs = {phase: read_manifest(paths(settings).sources("leave-last-out", phase)) for phase in ("tuning", "validation", "test")}
-    assert inputs["validation"]["inputs"]["earlier"] == inputs["tuning"]["key"] and inputs["test"]["inputs"]["earlier"] == inputs["validation"]["key"]
+    assert {file.name for file in paths(settings).results.glob("*")} == {
+        f"leave-last-out-neural.{suffix}" for suffix in ("json", "csv", "png")
+    }
+    assert not list(paths(settings).sources("leave-last-out", "test").parent.glob("*-sasrec.npz")), (
+        "checkpoints are gone when they aren't needed any more"
+    )
+    inputs = {
+        phase: read_manifest(paths(settings).sources("leave-last-out", phase))
+        for phase in ("tuning", "validation", "test")
+    }
+    assert (
+        inputs["validation"]["inputs"]["earlier"] == inputs["tuning"]["key"]
+        and inputs["test"]["inputs"]["earlier"] == inputs["validation"]["key"]
+    )
     recorder = Recorder()
     run(settings, None, recorder)
     assert not recorder.built
     plain = settings.model_copy(update={"sasrec": settings.sasrec.model_copy(update={"enabled": False})})
     ablate(plain, "leave-last-out")
-    assert {file.name for file in paths(settings).results.glob("*-features.csv")} == {"leave-last-out-neural-features.csv"}, "never in the place of the other run's"
-    assert recommend(settings, 7, 5, "sasrec").table.reason.str.len().min() > 10 and len(recommend(settings, 7, 5, "ranked_v3").table) == 5
+    assert {file.name for file in paths(settings).results.glob("*-features.csv")} == {
+        "leave-last-out-neural-features.csv"
+    }, "never in the place of the other run's"
+    assert (
+        recommend(settings, 7, 5, "sasrec").table.reason.str.len().min() > 10
+        and len(recommend(settings, 7, 5, "ranked_v3").table) == 5
+    )
 
 
 def test_a_system_that_was_not_run_is_a_sentence(tiny_run):
     settings, _ = tiny_run
-    with pytest.raises(NotFoundError, match=r"tiny was run without sasrec: `movierec run --dataset tiny --set sasrec.enabled=true`"):
+    with pytest.raises(
+        NotFoundError,
+        match=r"tiny was run without sasrec: `movierec run --dataset tiny --set sasrec.enabled=true`",
+    ):
         recommend(settings, 7, system="sasrec")
     with pytest.raises(NotFoundError, match="was run without sasrec"):
         export_run_recommendations(settings, "global-time", "sasrec", 5, Path("unused.parquet"))
@@ -313,9 +399,13 @@ def test_the_best_system_is_compared_user_by_user(tiny_run):
         for metric, differences in result["paired"].items():
             assert set(differences) == set(SYSTEMS) - {best}
             for name, of in differences.items():
-                assert of["low"] <= of["difference"] <= of["high"] and of["difference"] == pytest.approx(result["systems"][best][metric] - result["systems"][name][metric])
+                assert of["low"] <= of["difference"] <= of["high"] and of["difference"] == pytest.approx(
+                    result["systems"][best][metric] - result["systems"][name][metric]
+                )
             highest = result["significance"][metric]["system"]
-            assert result["systems"][highest][metric] == max(system[metric] for system in result["systems"].values())
+            assert result["systems"][highest][metric] == max(
+                system[metric] for system in result["systems"].values()
+            )
 
 
 def test_every_protocol_ends_in_results(tiny_run, tmp_path):
@@ -329,10 +419,16 @@ def test_every_protocol_ends_in_results(tiny_run, tmp_path):
         (result,) = run(own.model_copy(update={"protocol": protocol})).values()
         ranks = "tuning" in PROTOCOL_CLASSES[protocol].phases
         assert tuple(result["systems"]) == tuple(name for name in SYSTEMS if ranks or name not in RANKERS)
-        assert result["best_on_validation"] in result["systems"] and (paths(own).results / f"{protocol}.json").is_file()
+        assert (
+            result["best_on_validation"] in result["systems"]
+            and (paths(own).results / f"{protocol}.json").is_file()
+        )
     assert read_manifest(paths(own).serving) == served
     strong = json.loads((paths(own).results / "strong-generalization.json").read_text())
-    assert strong["protocol"]["headline"] == ["truncated_recall@20", "truncated_recall@50", "ndcg@100"] and strong["systems"]["ease"]["ci95"]["ndcg@100"]
+    assert (
+        strong["protocol"]["headline"] == ["truncated_recall@20", "truncated_recall@50", "ndcg@100"]
+        and strong["systems"]["ease"]["ci95"]["ndcg@100"]
+    )
     (every,) = run(own.model_copy(update={"protocol": "leave-last-out", "relevant": "all"})).values()
     assert every["systems"]["als"]["n_users"] == every["protocol"]["test"]["held_out_events"] == 80
     assert (paths(own).results / "leave-last-out-all-relevant.json").is_file()
@@ -347,11 +443,16 @@ def test_compare_sets_some_systems_side_by_side(tiny_run):
     settings, results = tiny_run
     asked = settings.model_copy(update={"protocol": "leave-last-out"})
     few = compare(asked, ("hybrid", "popularity"))
-    assert list(few["systems"]) == ["hybrid", "popularity"] and few["systems"]["hybrid"] == results["leave-last-out"]["systems"]["hybrid"]
+    assert (
+        list(few["systems"]) == ["hybrid", "popularity"]
+        and few["systems"]["hybrid"] == results["leave-last-out"]["systems"]["hybrid"]
+    )
     for metric, comparison in few["significance"].items():
         assert set(comparison["versus"]) | {comparison["system"]} == {"hybrid", "popularity"}
         (against,) = comparison["versus"].values()
-        assert against["difference"] == pytest.approx(abs(few["systems"]["hybrid"][metric] - few["systems"]["popularity"][metric]))
+        assert against["difference"] == pytest.approx(
+            abs(few["systems"]["hybrid"][metric] - few["systems"]["popularity"][metric])
+        )
     with pytest.raises(NotFoundError, match="did you mean ease"):
         compare(asked, ("eas",))
     with pytest.raises(NotFoundError, match="named twice"):
@@ -360,8 +461,19 @@ def test_compare_sets_some_systems_side_by_side(tiny_run):
 
 def test_asking_about_a_run_keeps_its_settings(tiny_run, tmp_path):
     settings, _ = tiny_run
-    plain = tiny_settings(tmp_path).model_copy(update={"data_dir": settings.data_dir, "reports_dir": settings.reports_dir, "protocol": "leave-last-out"})
-    assert settings_of_run(plain.model_copy(update={"als": plain.als.model_copy(update={"factors": 5})})).als.factors == 8
+    plain = tiny_settings(tmp_path).model_copy(
+        update={
+            "data_dir": settings.data_dir,
+            "reports_dir": settings.reports_dir,
+            "protocol": "leave-last-out",
+        }
+    )
+    assert (
+        settings_of_run(
+            plain.model_copy(update={"als": plain.als.model_copy(update={"factors": 5})})
+        ).als.factors
+        == 8
+    )
     assert settings_of_run(plain.model_copy(update={"relevant": "all"})).relevant == "all"
     assert settings_of_run(plain.model_copy(update={"data_dir": tmp_path})).data_dir == tmp_path
 
@@ -384,11 +496,19 @@ class Counts(Progress):
 def test_stages_that_go_through_users_say_how_many_are_done(tmp_path):
     settings, counts = tiny_settings(tmp_path, protocol="leave-last-out"), Counts()
     run(settings, write_archive(tmp_path / "archive", n_users=300), counts)
-    users = {"collecting candidates of the tuning phase", "collecting candidates of the validation phase", "asking als", "asking everyone", "looking into the pools"}
+    users = {
+        "collecting candidates of the tuning phase",
+        "collecting candidates of the validation phase",
+        "asking als",
+        "asking everyone",
+        "looking into the pools",
+    }
     assert users <= {text for _, text, _, unit in counts.told if unit == "users"}
     for (stage, text, total, _), told in counts.told.items():
         assert told == sorted(told) and told[0] == 0 and told[-1] == total, (stage, text)
-    assert [(told[-1], total) for (_, text, total, _), told in counts.told.items() if text == "judging"] == [(len(SYSTEMS), len(SYSTEMS))]
+    assert [(told[-1], total) for (_, text, total, _), told in counts.told.items() if text == "judging"] == [
+        (len(SYSTEMS), len(SYSTEMS))
+    ]
     lists = counts.told["leave-last-out: test lists", "asking everyone", 300, "users"]
     assert lists == [0, 100, 200, 300], "three batches of up to 128"
     everybody = [key for key in counts.told if key[0] == "everybody's list"]
@@ -406,14 +526,29 @@ def test_a_log_keeps_what_happened(tmp_path):
         warnings.warn("the ice is thin", stacklevel=1)
     events = events_of(log)
     first, last = events[0], events[-1]
-    assert first["event"] == "run begins" and first["dataset"] == "tiny" and first["changed"]["als.factors"] == 6 and "secret" not in log.file.read_text()
+    assert (
+        first["event"] == "run begins"
+        and first["dataset"] == "tiny"
+        and first["changed"]["als.factors"] == 6
+        and "secret" not in log.file.read_text()
+    )
     assert {"settings", "version", "code", "cores", "memory_mb", "python", "system"} <= set(first)
     ends = {event["stage"]: event for event in events if event["event"] == "stage ends"}
-    assert list(ends) == recorder.built == [event["stage"] for event in events if event["event"] == "stage begins"]
-    assert all(event["built"] and event["seconds"] >= 0 and event["peak_memory_mb"] > 0 for event in ends.values())
-    assert ends["ingest"]["rows"]["ratings"] == 3200 and set(ends["leave-last-out: sources on train"]["fit_seconds"]) == set(SOURCES)
+    assert (
+        list(ends) == recorder.built == [event["stage"] for event in events if event["event"] == "stage begins"]
+    )
+    assert all(
+        event["built"] and event["seconds"] >= 0 and event["peak_memory_mb"] > 0 for event in ends.values()
+    )
+    assert ends["ingest"]["rows"]["ratings"] == 3200 and set(
+        ends["leave-last-out: sources on train"]["fit_seconds"]
+    ) == set(SOURCES)
     assert any(event["event"] == "warning" and "the ice is thin" in event["warning"] for event in events)
-    assert last["event"] == "run ends" and last["warnings"] == log.warnings >= 1 and last["peak_memory_mb"] == max(event["peak_memory_mb"] for event in [*ends.values(), last])
+    assert (
+        last["event"] == "run ends"
+        and last["warnings"] == log.warnings >= 1
+        and last["peak_memory_mb"] == max(event["peak_memory_mb"] for event in [*ends.values(), last])
+    )
     times = [event["time"] for event in events]
     assert times == sorted(times) and times[0].endswith("+00:00")
 
@@ -422,7 +557,11 @@ def test_a_log_of_what_went_wrong(tmp_path):
     settings = tiny_settings(tmp_path)
     with pytest.raises(DataError), logged(settings) as log:
         run(settings, tmp_path / "absent", log)
-    assert events_of(log)[-1]["event"] == "error" and "absent" in events_of(log)[-1]["error"] and "traceback" not in events_of(log)[-1]
+    assert (
+        events_of(log)[-1]["event"] == "error"
+        and "absent" in events_of(log)[-1]["error"]
+        and "traceback" not in events_of(log)[-1]
+    )
     with pytest.raises(ZeroDivisionError), logged(settings) as log:
         1 / 0  # noqa: B018
     assert "ZeroDivisionError" in events_of(log)[-1]["traceback"]
@@ -465,13 +604,25 @@ def test_killed_anywhere_it_ends_with_the_same_results(tiny_run, tmp_path):
     write_archive(folder / "archive")
     settings = tiny_settings(folder)
     where = paths(settings)
-    moments = [where.processed / ".tables.*.tmp", where.interactions / "manifest.json", where.split("leave-last-out") / "manifest.json",
-               where.sources("leave-last-out", "tuning") / "manifest.json", where.rankers("leave-last-out").parent / ".rankers.*.tmp" / "ranked_v1",
-               where.lists("leave-last-out") / "manifest.json", where.evaluation("leave-last-out") / "manifest.json",
-               where.lists("global-time").parent / ".global-time.*.tmp" / "als" / "00000.parquet", where.serving / "manifest.json"]
+    moments = [
+        where.processed / ".tables.*.tmp",
+        where.interactions / "manifest.json",
+        where.split("leave-last-out") / "manifest.json",
+        where.sources("leave-last-out", "tuning") / "manifest.json",
+        where.rankers("leave-last-out").parent / ".rankers.*.tmp" / "ranked_v1",
+        where.lists("leave-last-out") / "manifest.json",
+        where.evaluation("leave-last-out") / "manifest.json",
+        where.lists("global-time").parent / ".global-time.*.tmp" / "als" / "00000.parquet",
+        where.serving / "manifest.json",
+    ]
     killed = 0
     for moment in moments:
-        process = subprocess.Popen([sys.executable, "-c", RUNNER, str(folder)], cwd=Path(__file__).parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUNNER, str(folder)],
+            cwd=Path(__file__).parent,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         deadline = time.monotonic() + 120
         pattern = str(moment.relative_to(folder))
         while process.poll() is None and not any(folder.glob(pattern)):
@@ -482,7 +633,9 @@ def test_killed_anywhere_it_ends_with_the_same_results(tiny_run, tmp_path):
             killed += 1
         process.wait()
     assert killed >= len(moments) - 2, "most kills must hit a living run"
-    half_written = where.results / ".global-time.json.tmp"  # the shortest moment of all, which no poll hits reliably
+    half_written = (
+        where.results / ".global-time.json.tmp"
+    )  # the shortest moment of all, which no poll hits reliably
     half_written.write_text('{"systems"')
     run(settings, folder / "archive")
     assert published(settings) == published(tiny_run[0])
