@@ -562,10 +562,10 @@ def ablate(
     settings = command_settings(
         config, assignments, dataset=dataset, protocol=protocol, data_dir=data_dir, reports_dir=reports_dir
     )
-    from movierec.evaluation import tuning
+    from movierec.evaluation import ablation
 
     with logged_progress(settings) as progress:
-        tables = tuning.ablate(settings, protocol, progress)
+        tables = ablation.ablate(settings, protocol, progress)
     for name, rows in tables.items():
         table = plain_table(
             f"\n{settings.dataset}, {protocol}: {name}",

@@ -30,18 +30,16 @@ from .evaluation.runs import save_run
 from .parallel import memory_limited
 from .progress import Progress
 from .ranking.feature_tables import build_features, build_histories, feature_views
-from movierec.stages import (
-    default_protocol,
+from movierec.opening import (
     check_protocol,
     check_system,
     check_system_of_run,
-    build_rankers,
-    build_sources,
     datasets,
+    default_protocol,
     open_data,
     open_run,
-    precompute,
 )
+from .stages import build_rankers, build_sources, precompute
 
 # %% ../nbs/90_pipeline.ipynb #9fbd8755
 class StageRunner:

@@ -271,7 +271,7 @@ def ours_ranker(archive: Path, folder: Path):
 
     from movierec.artifacts import replace_atomically
     from movierec.parallel import map_threads
-    from movierec.ranking.ranker import train
+    from movierec.ranking.ranker import train_ranker
     from movierec.ranking.training import TrainingSet
 
     settings, store = _settings(archive), _store(archive)
@@ -287,7 +287,7 @@ def ours_ranker(archive: Path, folder: Path):
         items, features = (np.concatenate(parts) for parts in zip(*map_threads(part, range(0, len(users), 128)), strict=True))
         collected = time.perf_counter()
         labels = (items >= 0) & (np.random.default_rng(1).random(items.shape) < np.where(np.arange(items.shape[1]) < 20, 0.02, 0.002))
-        ranker = train("ranked_v3", TrainingSet(users, items, features, labels), settings)
+        ranker = train_ranker("ranked_v3", TrainingSet(users, items, features, labels), settings)
         done = time.perf_counter()
         with replace_atomically(archive.parent / "ranker") as temporary:
             ranker.save(temporary)
@@ -301,9 +301,9 @@ def ours_rank(archive: Path, folder: Path):
     import numpy as np
 
     from movierec.parallel import cores, map_threads
-    from movierec.ranking.ranker import Ranker, rerank
+    from movierec.ranking.ranker import load_ranker, rerank
 
-    store, ranker = _store(archive), Ranker.load(archive.parent / "ranker")
+    store, ranker = _store(archive), load_ranker(archive.parent / "ranker")
     n, now = store.interactions.n_users, store.interactions.as_of
 
     def part(start: int) -> tuple[int, float]:
@@ -327,9 +327,9 @@ def ours_one_user(archive: Path, folder: Path):
     import numpy as np
     from threadpoolctl import threadpool_limits
 
-    from movierec.ranking.ranker import Ranker
+    from movierec.ranking.ranker import load_ranker
 
-    store, ranker = _store(archive), Ranker.load(archive.parent / "ranker")
+    store, ranker = _store(archive), load_ranker(archive.parent / "ranker")
     users, now = np.random.default_rng(0).integers(0, store.interactions.n_users, 320), np.array([store.interactions.as_of + 3_600])
 
     def work() -> dict:

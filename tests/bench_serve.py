@@ -28,7 +28,7 @@ from bench import ROOT, machine
 
 from movierec.artifacts import write_json
 from movierec.config import load_settings
-from movierec.stages import open_serving
+from movierec.opening import open_serving
 
 FOLDER = ROOT / ".venv" / "serve"
 SCRIPT = """

@@ -18,7 +18,7 @@ from movierec.evaluation.plots import plot_comparison
 from movierec.evaluation.results import read_user_metrics, read_results
 from movierec.evaluation.tables import as_markdown, comparison_table, comparison_text, significance_marks
 from movierec.metrics import item_tiers, user_metrics
-from movierec.stages import open_run
+from movierec.opening import open_run
 
 
 @pytest.fixture(scope="module", params=["leave-last-out", "global-time"])

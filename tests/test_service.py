@@ -25,7 +25,8 @@ from movierec.retrieval.als import ALS
 from movierec.retrieval.hybrid import Hybrid
 from movierec.serving.search import MovieCatalogue, normalize_title
 from movierec.serving.service import RecommenderService, UserFeedback, diversify, relevance, user_history
-from movierec.stages import load_rankers, make_systems, open_data, open_run, open_serving
+from movierec.opening import open_data, open_run, open_serving
+from movierec.stages import load_rankers, make_systems
 
 SYSTEMS = tuple(name for name in ALL_SYSTEMS if name not in NEURAL_SOURCES)
 BY_HISTORY = ("popularity", "item_item", "als_recent", "ease", "sequential", "linear_ar")  # whose lists depend on nothing but films and their order

@@ -23,7 +23,7 @@ from ..data.holdout import load_holdout
 from .lists import read_lists
 from .plots import COLOURS, HIGHLIGHT, INK, PLOT_STYLE
 from ..metrics import hits
-from ..stages import check_protocol, check_system_of_run, open_run
+from ..opening import check_protocol, check_system_of_run, open_run
 from ..statistics import paired_difference
 
 # %% ../../nbs/66_evaluation.simulation.ipynb #e4f17871

@@ -34,7 +34,7 @@ from movierec.serving.routes import (
     _showing,
     _watching,
 )
-from ..stages import open_serving
+from ..opening import open_serving
 
 # %% ../../nbs/82_serving.api.ipynb #d744024f
 def _sentence(error: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from ..config import MovierecError, Settings, load_settings
 from .feedback import LiveService
 from .home import HomeService
 from .schemas import Health
-from ..stages import open_serving
+from ..opening import open_serving
 
 # %% ../../nbs/79_serving.model_manager.ipynb #d1d32538
 log = logging.getLogger("movierec.api")
