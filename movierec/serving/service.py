@@ -23,12 +23,12 @@ from ..ranking.contributions import top_contributing_source, find_seed_items
 from ..ranking.feature_store import FeatureStore
 from ..ranking.feature_tables import load_histories
 from ..ranking.features import V2_FEATURES
-from ..ranking.ranker import RANKERS, Ranker, rank_order
+from ..ranking.ranker import RANKERS, load_ranker, rank_order
 from ..retrieval.hybrid import Hybrid, CandidatePool, USER_CONTEXTS
 from ..retrieval.top_k import top_k
 from .explain import reasons
 from .search import MovieCatalogue, Movie
-from ..stages import ServingArtifacts, open_serving
+from ..opening import ServingArtifacts, open_serving
 
 # %% ../../nbs/72_serving.service.ipynb #d6efc24f
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class _Opened:
         if half_life != self.serving.histories.manifest["config"]["half_life_days"]:
             raise ArtifactError(f"the rankers of {settings.dataset} were trained with another half-life than its histories have: `movierec run --dataset {settings.dataset}` makes both alike")
         self.store = FeatureStore(self.hybrid, half_life, item_state)
-        self.ranker = Ranker.load(where.path / self.system, settings.dataset) if self.system in RANKERS else None
+        self.ranker = load_ranker(where.path / self.system, settings.dataset) if self.system in RANKERS else None
         self.neutral_rating = self.serving.data.manifest["config"]["neutral_rating"]
         self.precomputed = load_precomputed(self.serving)
 
@@ -215,7 +215,7 @@ class _Ranking(_Opened):
             started = perf_counter()
             values = store.matrix(pool, moment, self.ranker.features)
             seconds["features"], started = perf_counter() - started, perf_counter()
-            matrix, scores = values[0], self.ranker.score_own(values, items)
+            matrix, scores = values[0], self.ranker.score_columns(values, items)
             seconds["ranking"] = perf_counter() - started
         order = rank_order(items, scores)[0] if matrix is not None else np.arange(items.shape[1])
         order = order[items[0, order] >= 0]
