@@ -8,6 +8,7 @@ __all__ = ['Holdout', 'load_holdout']
 # %% ../../nbs/20_data.holdout.ipynb #8a356803
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -16,25 +17,41 @@ from ..artifacts import Artifact
 from .interactions import Interactions, read_events
 from .splits import PROTOCOL_CLASSES
 
+# %% ../../nbs/20_data.holdout.ipynb #fc2068b8
+def _is_seen(history: Interactions, events: Interactions) -> np.ndarray: # bool, one per event
+    "Return which events are on items that the user has an earlier event on."
+    if not len(events):  # scipy would return a matrix
+        return np.zeros(0, bool)
+    seen = history.csr(np.ones(len(history), bool))
+    return np.asarray(seen[events.user_idx, events.item_idx]).ravel()
+
+# %% ../../nbs/20_data.holdout.ipynb #73456584
+def _count_unrated(history: Interactions, relevant: sparse.csr_matrix, as_of: np.ndarray) -> int:
+    "Count relevant events on items whose first event in the history isn't earlier than the user's prediction time."
+    first = np.full(history.n_items, np.iinfo(np.int64).max)
+    np.minimum.at(first, history.item_idx, history.timestamp)
+    pairs = relevant.tocoo()
+    return int((first[pairs.col] >= as_of[pairs.row]).sum())
+
 # %% ../../nbs/20_data.holdout.ipynb #064b8696
 @dataclass(frozen=True, eq=False)
 class Holdout:
-    "What is known, what is to be foreseen, and when."
+    "A held-out set: what is known, what has to be predicted, and when."
     phase: str # "tuning", "validation" or "test"
-    history: Interactions # what a system may know about the users
-    events: Interactions # what happened next
-    as_of: np.ndarray # int64, n_users: the moment of each user's prediction; 0 for users who have none
+    history: Interactions # the known events of the users
+    events: Interactions # the held-out events, later than the history
+    as_of: np.ndarray # int64, n_users: each user's prediction time; 0 for users without held-out events
     relevant_events: str = "liked" # or "all"
-    fitted_on: Interactions | None = None # what models learn from, if that isn't the history: other people's events
+    training_events: Interactions | None = None # what models are fitted on, if not the history: other users' events
 
     @property
     def population(self) -> Interactions:
-        "What models are fitted on."
-        return self.history if self.fitted_on is None else self.fitted_on
+        "The events that models are fitted on."
+        return self.history if self.training_events is None else self.training_events
 
-    def fold_in(self, model): # a fitted recommender or feature store → one that answers for this exam's users
-        "The model itself, or where the exam's users were in no training set, the model asked about them as guests."
-        return model if self.fitted_on is None else model.fold_in(self.history)
+    def fold_in(self, model: Any) -> Any: # a fitted recommender or feature store
+        "Return the model itself or, if it wasn't fitted on the held-out users, the model with them folded in."
+        return model if self.training_events is None else model.fold_in(self.history)
 
     @cached_property
     def users(self) -> np.ndarray: # int32, ascending
@@ -43,14 +60,11 @@ class Holdout:
 
     @cached_property
     def _seen(self) -> np.ndarray: # bool, one per held-out event
-        if not len(self.events):  # scipy would give a matrix
-            return np.zeros(0, bool)
-        met = self.history.csr(np.ones(len(self.history), bool))
-        return np.asarray(met[self.events.user_idx, self.events.item_idx]).ravel()
+        return _is_seen(self.history, self.events)
 
     @cached_property
     def relevant(self) -> sparse.csr_matrix: # float32 ones, n_users × n_items
-        "The relevant (user, item) pairs. With \"all\" also those that were not liked and those on films that nobody had met, which no model can foresee: so count published figures."
+        "The relevant (user, item) pairs; with \"all\" also those that weren't liked and those on cold items."
         events, mask = self.events, ~self._seen
         if self.relevant_events == "liked":
             mask &= (events.confidence > 0) & (self.history.item_counts[events.item_idx] > 0)
@@ -65,21 +79,43 @@ class Holdout:
         return np.flatnonzero(np.diff(self.relevant.indptr)).astype(np.int32)
 
     def counts(self) -> dict[str, int]:
-        "How many held-out events are relevant, and why the others are not."
+        "Count the held-out events that are relevant, and those that aren't by the first reason that applies."
         events = self.events
         liked, known = events.confidence > 0, self.history.item_counts[events.item_idx] > 0
         if self.relevant_events == "all":
             liked, known = np.ones(len(events), bool), np.ones(len(events), bool)
-        return {"held_out_events": len(events), "without_confidence": int((~liked).sum()), "item_not_in_history": int((liked & ~known).sum()),
-                "already_seen": int((liked & known & self._seen).sum()), "relevant_events": int(self.relevant.nnz),
-                "users_with_events": len(self.users), "users_evaluated": len(self.evaluated_users), "relevant_but_unrated_at_prediction_time": self._unrated_at_prediction_time()}
+        return {
+            "held_out_events": len(events),
+            "without_confidence": int((~liked).sum()),
+            "item_not_in_history": int((liked & ~known).sum()),
+            "already_seen": int((liked & known & self._seen).sum()),
+            "relevant_events": int(self.relevant.nnz),
+            "users_with_events": len(self.users),
+            "users_evaluated": len(self.evaluated_users),
+            "relevant_but_unrated_at_prediction_time": _count_unrated(self.history, self.relevant, self.as_of),
+        }
 
-    def _unrated_at_prediction_time(self) -> int:
-        "Relevant events on films whose first rating in the history is not earlier than the user's moment."
-        first = np.full(self.history.n_items, np.iinfo(np.int64).max)
-        np.minimum.at(first, self.history.item_idx, self.history.timestamp)
-        relevant = self.relevant.tocoo()
-        return int((first[relevant.col] >= self.as_of[relevant.row]).sum())
+# %% ../../nbs/20_data.holdout.ipynb #4ba76f89
+_FILES = {  # phase → files of the history, files of the held-out events
+    "tuning": (("train",), ("train",)),
+    "validation": (("train",), ("validation",)),
+    "test": (("train", "validation"), ("test",)),
+}
+
+# %% ../../nbs/20_data.holdout.ipynb #defec8e4
+def _read_subsets(split: Artifact, subsets: tuple[str, ...], as_of: int | None, where: str = "true") -> Interactions:
+    "Read the events of some of a split's files."
+    contents = split.manifest["contents"]
+    files = [split.path / f"{subset}.parquet" for subset in subsets]
+    return read_events(files, contents["n_users"], contents["n_items"], as_of, where)
+
+# %% ../../nbs/20_data.holdout.ipynb #637dd980
+def _load_fold_in_holdout(split: Artifact, phase: str, relevant: str) -> Holdout:
+    "Load a held-out set of users that no model is fitted on."
+    population = _read_subsets(split, ("train",), None)
+    history = population.fold_in_users(_read_subsets(split, (f"{phase}_fold_in",), None))
+    as_of = np.full(history.n_users, population.as_of)
+    return Holdout(phase, history, _read_subsets(split, (phase,), None), as_of, relevant, population)
 
 # %% ../../nbs/20_data.holdout.ipynb #24df83f4
 def load_holdout(
@@ -87,20 +123,15 @@ def load_holdout(
     phase: str, # one of the protocol's phases
     relevant: str = "liked", # which held-out events count, or "all"
 ) -> Holdout:
-    "The exam of a phase."
+    "Load the held-out set of a phase."
     contents = split.manifest["contents"]
     rules = PROTOCOL_CLASSES[contents["protocol"]]
-    cut = rules.cut(contents["facts"], phase)
-
-    def read(files: tuple[str, ...], condition: str = "true", as_of: int | None = cut) -> Interactions:
-        return read_events([split.path / f"{part}.parquet" for part in files], contents["n_users"], contents["n_items"], as_of, condition)
-
-    if f"{phase}_fold_in" in rules.files:
-        population = read(("train",))
-        return Holdout(phase, population.fold_in_users(read((f"{phase}_fold_in",))), read((phase,)), np.full(contents["n_users"], population.as_of), relevant, population)
-    known, foreseen = {"tuning": (("train",), ("train",)), "validation": (("train",), ("validation",)), "test": (("train", "validation"), ("test",))}[phase]
-    history = read(known, "NOT tuning" if phase == "tuning" else "true")
-    events = read(foreseen, "tuning" if phase == "tuning" else "true", None)
+    if f"{phase}_fold_in" in rules.subsets:
+        return _load_fold_in_holdout(split, phase, relevant)
+    prediction_time = rules.prediction_time(contents["facts"], phase)
+    known, held_out = _FILES[phase]
+    history = _read_subsets(split, known, prediction_time, "NOT tuning" if phase == "tuning" else "true")
+    events = _read_subsets(split, held_out, None, "tuning" if phase == "tuning" else "true")
     as_of = np.zeros(contents["n_users"], np.int64)
-    as_of[events.user_idx] = events.timestamp if cut is None else cut
+    as_of[events.user_idx] = events.timestamp if prediction_time is None else prediction_time
     return Holdout(phase, history, events, as_of, relevant)

@@ -16,7 +16,7 @@ from movierec.data.interactions import (
     load_items,
     load_users,
 )
-from movierec.data.splits import PROTOCOL_CLASSES, build_split, export_split
+from movierec.data.splits import PROTOCOL_CLASSES, assign_users, build_split, export_split
 from movierec.data.tables import query
 
 
@@ -38,7 +38,7 @@ def raw(tiny):
 def split_frames(tiny, protocol, folder):
     settings, _, data = tiny
     export_split(build_split(settings, data, protocol), data, folder)
-    return {part: query("SELECT * FROM t", t=folder / f"{part}.parquet") for part in PROTOCOL_CLASSES[protocol].files}
+    return {part: query("SELECT * FROM t", t=folder / f"{part}.parquet") for part in PROTOCOL_CLASSES[protocol].subsets}
 
 
 def test_dense_ids_and_confidence(tiny, raw):
@@ -178,9 +178,9 @@ def test_strong_generalization_is_the_papers(tiny, raw, tmp_path):
 
 
 def test_strong_generalization_holds_out_ten_thousand_of_many():
-    roles = PROTOCOL_CLASSES["strong-generalization"]._roles(136_677)
+    roles = assign_users(136_677, 98_765)
     assert np.bincount(roles).tolist() == [116_677, 10_000, 0, 10_000]
-    assert np.bincount(PROTOCOL_CLASSES["strong-generalization"]._roles(605)).tolist() == [485, 60, 0, 60]
+    assert np.bincount(assign_users(605, 98_765)).tolist() == [485, 60, 0, 60]
 
 
 def test_users_held_out_are_guests(tiny):
