@@ -4,10 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 # setuptools warns of every editable install from a folder that holds the package
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
+DATA := $(if $(SOURCE),--source $(SOURCE))
+DATASET_OPTION := $(if $(SOURCE),--dataset $(basename $(notdir $(SOURCE))))
 SETUP := settings.ini setup.py pyproject.toml constraints.txt
 NOTEBOOKS := $(wildcard nbs/*.ipynb) $(wildcard reports/*.ipynb)
 
-.PHONY: help run api app test test-fast neural bench bench-ann bench-run bench-serve lint export check notebooks readme site clean
+# results of `make run` go where git ignores them; `make results` writes those that are committed
+LOCAL_RESULTS := MOVIEREC_RESULTS_DIR=reports/local-results
+WORKERS := -n auto --maxprocesses 4
+
+.PHONY: help run results api app test test-fast test-extras neural bench bench-ann bench-run bench-serve lint types export check notebooks readme site clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -26,7 +32,15 @@ $(VENV)/.installed-dev: $(BIN)/python $(SETUP)
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-app
 
 run: $(VENV)/.installed ## the whole pipeline on the bundled data
-	@$(BIN)/movierec run
+	@$(LOCAL_RESULTS) $(BIN)/movierec run
+
+results: $(VENV)/.installed ## renew the committed results in reports/results, of the bundled data or SOURCE=ml-1m.zip
+	$(BIN)/movierec run $(DATA)
+	$(BIN)/movierec compare --protocol leave-last-out --relevant all $(DATASET_OPTION)
+	$(BIN)/movierec compare --protocol leave-last-out --ties random $(DATASET_OPTION)
+	$(BIN)/movierec compare --protocol strong-generalization $(DATASET_OPTION)
+	$(BIN)/movierec ablate --protocol global-time $(DATASET_OPTION)
+	$(BIN)/movierec ablate --protocol leave-last-out $(DATASET_OPTION)
 
 $(VENV)/.installed-app: $(BIN)/python $(SETUP)
 	@echo "Installing movierec and what serving needs into $(VENV) ..."
@@ -34,19 +48,21 @@ $(VENV)/.installed-app: $(BIN)/python $(SETUP)
 	@touch $@ $(VENV)/.installed
 
 api: $(VENV)/.installed-app ## the REST API over the bundled data, on http://127.0.0.1:8000
-	@$(BIN)/movierec run
+	@$(LOCAL_RESULTS) $(BIN)/movierec run
 	@$(BIN)/movierec api
 
-app: $(VENV)/.installed-app ## the page of films over the bundled data, on http://127.0.0.1:8866, with the API behind it
-	@$(BIN)/movierec run
+app: $(VENV)/.installed-app ## the page of recommendations over the bundled data, on http://127.0.0.1:8866, with the API behind it
+	@$(LOCAL_RESULTS) $(BIN)/movierec run
 	@$(BIN)/movierec app
 
 test: $(VENV)/.installed-dev ## all tests, fast ones first, then whole runs and all notebooks
-	$(BIN)/pytest -m "not slow"
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest $(WORKERS)
 
 test-fast: $(VENV)/.installed-dev ## the fast tests only
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest $(WORKERS) -m "not slow"
+
+test-extras: $(VENV)/.installed-neural ## the tests that need an extra or a browser, which `make test` skips where it is missing
+	$(BIN)/pytest $(WORKERS) -m extra
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	@$(PIP) install -q -c constraints.txt -e '.[bench]'
@@ -80,11 +96,15 @@ export: $(VENV)/.installed-dev ## clean the notebooks and export them to moviere
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean --fname reports
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_export
 
-check: lint ## ruff; notebooks clean, export and README in step, pages and links in order
+types: $(VENV)/.installed-dev ## mypy over the package
+	$(BIN)/mypy
+
+check: lint types ## ruff; mypy; notebooks clean, export and README in step, pages and links in order; lengths of cells
 	$(BIN)/pytest tests/test_repo.py tests/test_site.py -m "not slow"
+	@$(BIN)/python nbs/cell_stats.py
 
 notebooks: $(VENV)/.installed-neural ## run all notebooks and store their outputs
-	$(BIN)/jupyter nbconvert --log-level=ERROR --to notebook --execute --inplace $(NOTEBOOKS)
+	$(LOCAL_RESULTS) $(BIN)/jupyter nbconvert --log-level=ERROR --to notebook --execute --inplace $(NOTEBOOKS)
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean --fname reports
 
@@ -96,4 +116,4 @@ site: $(VENV)/.installed-dev ## the report site in _docs (needs Quarto)
 	PATH="$(CURDIR)/$(BIN):$$PATH" quarto render
 
 clean: ## remove everything that was made: environment, tables, models
-	rm -rf $(VENV) data/processed reports/models _docs build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) data/processed reports/models reports/local-results _docs build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
