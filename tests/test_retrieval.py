@@ -56,11 +56,11 @@ def test_genre_scores_are_as_of_the_users_moment():
     """Against sums over the events before the last kept moment that isn't later than the request."""
     interactions, genres, decades = make_interactions(), make_genres(), decade_matrix(make_years())
     source = GenreNeighbours(HALF_LIFE, HEAT, item_genres=genres, item_years=make_years()).fit(interactions)
-    assert source.moments[-1] == interactions.as_of and np.diff(source.moments).max() <= HEAT / 12 * DAY + 1
+    assert source.times[-1] == interactions.as_of and np.diff(source.times).max() <= HEAT / 12 * DAY + 1
     moments = np.random.default_rng(1).choice(interactions.timestamp, 30)
     scores = source._scores(np.arange(30), moments)
     for user, moment in enumerate(moments):
-        kept = source.moments[source.moments <= moment]
+        kept = source.times[source.times <= moment]
         if not len(kept):
             assert np.isneginf(scores[user]).all()
             continue

@@ -341,7 +341,7 @@ def test_what_is_large_stays_on_the_disk(service):
         return array is not None
 
     sources = service.hybrid.sources
-    for array in (service.known.item_idx, service.known.timestamp, sources["ease"].weights, sources["linear_ar"].weights, sources["sequential"].lift.data, sources["als"].user_factors, sources["genre"].heat):
+    for array in (service.known.item_idx, service.known.timestamp, sources["ease"].weights, sources["linear_ar"].weights, sources["sequential"].lift.data, sources["als"].user_factors, sources["genre"].popularity):
         assert mapped(array) and not array.flags.writeable
 
 

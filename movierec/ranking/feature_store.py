@@ -57,12 +57,12 @@ class ItemTables:
     def of(cls, hybrid: Hybrid) -> "ItemTables":
         "Collect them from the fitted sources."
         sources = hybrid.sources
-        categories = sources["genre"].kinds
+        categories = sources["genre"].categories
         return cls(
             years=sources["genre"].item_years,
             categories=categories,
-            genre_counts=categories["genres"][0].sum(axis=1),
-            genre_vectors=unit_rows(categories["genres"][0]),
+            genre_counts=categories["genres"].membership.sum(axis=1),
+            genre_vectors=unit_rows(categories["genres"].membership),
             item_vectors=unit_rows(sources["als"].item_factors),
             lift=sources["sequential"].lift,
             similarity=sources["item_item"].similarity,

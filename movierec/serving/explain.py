@@ -28,13 +28,13 @@ def reasons(
     "What a source saw in each item, in words."
     counts, genre, liked = hybrid.interactions.item_counts, hybrid.sources["genre"], None
     if "genre" in top_sources:
-        liked = category_affinity(genre.interactions, genre.kinds["genres"][1], np.array([user]), np.array([genre.interactions.as_of]), (genre.half_life_days,))[0, :, 0]
+        liked = category_affinity(genre.interactions, genre.categories["genres"].shares, np.array([user]), np.array([genre.interactions.as_of]), (genre.half_life_days,))[0, :, 0]
 
     def sentence(item: int, seed: int, top_source: str) -> str:
         if seed >= 0:
             return f"{'Boosted by your likes:' if seed in fresh else 'Because you watched'} {titles[seed]}"
         if top_source == "genre":
-            shared = [g for g in np.flatnonzero(genre.kinds["genres"][0][item]) if liked[g] > 0]
+            shared = [g for g in np.flatnonzero(genre.categories["genres"].membership[item]) if liked[g] > 0]
             if shared:
                 return "Matches your genres: " + ", ".join(genre_names[g] for g in sorted(shared, key=lambda g: -liked[g])[:2])
         return {"popularity": f"Liked by many: {counts[item]:,} ratings", "popularity_recent": "Trending now",

@@ -126,7 +126,7 @@ def favourite_genres(
 ) -> list[int]: # columns of the genre matrix, the favourite first
     "The genres that somebody likes most lately."
     genre = ranking.hybrid.sources["genre"]
-    liked = category_affinity(genre.interactions, genre.kinds["genres"][1], np.zeros(1, int), np.array([genre.interactions.as_of]), (genre.half_life_days,))[0, :, 0]
+    liked = category_affinity(genre.interactions, genre.categories["genres"].shares, np.zeros(1, int), np.array([genre.interactions.as_of]), (genre.half_life_days,))[0, :, 0]
     return [int(place) for place in np.argsort(-liked, kind="stable")[:n] if liked[place] > 0]
 
 # %% ../../nbs/74_serving.home.ipynb #2c18edb3
@@ -156,7 +156,7 @@ class HomeService(RecommenderService):
     def __init__(self, *arguments, **named):
         super().__init__(*arguments, **named)
         genre = self.hybrid.sources["genre"]
-        self.genres, self.years = genre.kinds["genres"][0] > 0, genre.item_years
+        self.genres, self.years = genre.categories["genres"].membership > 0, genre.item_years
         self.tiers = item_tiers(self.known.item_counts)
 
     def home(self, person: Requester, wish: Filters = Filters()) -> Home:
