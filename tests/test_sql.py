@@ -34,10 +34,10 @@ PACKAGE = Path(movierec.__file__).parent
 # What is DuckDB's own: why, then who sends which kinds of statement. What `write_table` is given to copy, and the query of any other CREATE … AS, has to be portable all the same.
 READING = "a file's rows in their order, numbered by rowid, and what in them could not be read: it ends with four checked Parquet tables, where the portable part begins"
 LOCAL = {
-    "switches are an engine's own": {"tables.connect": {"SET"}, "synthetic.synthesize": {"SET"}},
+    "switches are an engine's own": {"tables.connect": {"SET"}, "synthetic._write_csv": {"SET"}},
     "a Parquet file becomes a table: elsewhere a catalogue does that": {"tables.view_parquet": {"CREATE VIEW"}},
     "rows become a Parquet file: elsewhere a writer's method": {"tables.write_table": {"COPY"}},
-    "rows become a CSV file, of made-up data to measure speed with": {"synthetic.synthesize": {"COPY"}},
+    "rows become a CSV file, of made-up data to measure speed with": {"synthetic._write_csv": {"COPY"}},
     "run.json is read as a table, by who lists the runs": {"runs.read_runs": {"SELECT"}},
     READING: {
         "archive.create_problems_table": {"CREATE TABLE"},
