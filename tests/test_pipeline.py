@@ -501,16 +501,16 @@ def test_stages_that_go_through_users_say_how_many_are_done(tmp_path):
         "collecting candidates of the tuning phase",
         "collecting candidates of the validation phase",
         "asking als",
-        "asking everyone",
-        "looking into the pools",
+        "generating lists",
+        "ranking held-out items in the pools",
     }
     assert users <= {text for _, text, _, unit in counts.told if unit == "users"}
     for (stage, text, total, _), told in counts.told.items():
         assert told == sorted(told) and told[0] == 0 and told[-1] == total, (stage, text)
-    assert [(told[-1], total) for (_, text, total, _), told in counts.told.items() if text == "judging"] == [
+    assert [(told[-1], total) for (_, text, total, _), told in counts.told.items() if text == "evaluating"] == [
         (len(SYSTEMS), len(SYSTEMS))
     ]
-    lists = counts.told["leave-last-out: test lists", "asking everyone", 300, "users"]
+    lists = counts.told["leave-last-out: test lists", "generating lists", 300, "users"]
     assert lists == [0, 100, 200, 300], "three batches of up to 128"
     everybody = [key for key in counts.told if key[0] == "everybody's list"]
     assert len(everybody) == 2 and {key[2] for key in everybody} == {300}

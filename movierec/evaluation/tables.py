@@ -15,42 +15,61 @@ def comparison_table(
     results: dict[str, Any], # as in the results file
     columns: tuple[str, ...] | None = None, # metrics; default: all
     segment: str = "all",
-) -> pd.DataFrame: # one row per system
-    "The metrics of all systems side by side."
-    rows = {name: {metric: value for metric, value in (system if segment == "all" else system["segments"][segment]).items() if isinstance(value, int | float)}
-            for name, system in results["systems"].items()}
+) -> pd.DataFrame: # one row per system, one column per metric
+    "Return the metrics of all systems side by side."
+    rows = {}
+    for name, of_system in results["systems"].items():
+        metrics = of_system if segment == "all" else of_system["segments"][segment]
+        rows[name] = {metric: value for metric, value in metrics.items() if isinstance(value, int | float)}
     table = pd.DataFrame(rows).T.astype({"n_users": int})
     table.index.name = "system"
     return table if columns is None else table[list(columns)]
 
 # %% ../../nbs/62_evaluation.tables.ipynb #0f8fd829
-def format_with_interval(system: dict[str, Any], metric: str) -> str: # "0.104 [0.095, 0.112]"
-    "A metric with its interval."
-    low, high = system["ci95"][metric]
-    return f"{system[metric]:.3f} [{low:.3f}, {high:.3f}]"
+def format_with_interval(
+    metrics: dict[str, Any], # of a system or segment, with `ci95`
+    metric: str,
+) -> str: # "0.104 [0.095, 0.112]"
+    "Return a metric and its interval as text."
+    low, high = metrics["ci95"][metric]
+    return f"{metrics[metric]:.3f} [{low:.3f}, {high:.3f}]"
 
 # %% ../../nbs/62_evaluation.tables.ipynb #6fe63f46
 def significance_marks(results: dict[str, Any], metric: str) -> dict[str, str]: # system → "★", "≈" or ""
-    "★: above every other system, and told apart from each; ≈: not told apart from the highest (the highest included)."
-    best = results["significance"][metric]
-    if best["significantly_best"]:
-        return {name: "★" if name == best["system"] else "" for name in results["systems"]}
-    return {name: "≈" if name == best["system"] or best["versus"][name]["p_holm"] >= 0.05 else "" for name in results["systems"]}
+    """Return a mark for each system.
+
+    ★: significantly better than every other system (paired bootstrap, Holm-adjusted p < 0.05). Without such a system,
+    ≈: not significantly different from the highest, which is marked too."""
+    outcome = results["significance"][metric]
+    if outcome["significantly_best"]:
+        return {name: "★" if name == outcome["system"] else "" for name in results["systems"]}
+    marks = {}
+    for name in results["systems"]:
+        is_highest = name == outcome["system"]
+        marks[name] = "≈" if is_highest or outcome["versus"][name]["p_holm"] >= 0.05 else ""
+    return marks
 
 # %% ../../nbs/62_evaluation.tables.ipynb #a059310c
 def comparison_text(results: dict[str, Any]) -> pd.DataFrame: # one row per system, one column per metric, as text
-    "The headline with intervals and marks, and a few other metrics: for a page."
-    headline, (k, *_, longest) = results["protocol"]["headline"], results["protocol"]["cutoffs"]
-    others = [name for name in (f"recall@{longest}", f"ndcg@{longest}", f"coverage@{k}", f"novelty@{k}", f"genre_diversity@{k}") if name not in headline]
-    marked = {metric: significance_marks(results, metric) for metric in headline}
-    rows = {name: {"users": f"{system['n_users']:,}"} | {metric: f"{format_with_interval(system, metric)} {marked[metric][name]}".rstrip() for metric in headline}
-            | {metric: f"{system[metric]:.3f}" for metric in others} for name, system in results["systems"].items()}
+    "Return the headline metrics with intervals and marks, and a few other metrics, for a page."
+    headline, (first, *_, last) = results["protocol"]["headline"], results["protocol"]["cutoffs"]
+    others = (f"recall@{last}", f"ndcg@{last}", f"coverage@{first}", f"novelty@{first}", f"genre_diversity@{first}")
+    others = tuple(metric for metric in others if metric not in headline)
+    marks = {metric: significance_marks(results, metric) for metric in headline}
+    rows = {}
+    for name, metrics in results["systems"].items():
+        rows[name] = {"users": f"{metrics['n_users']:,}"}
+        for metric in headline:
+            rows[name][metric] = f"{format_with_interval(metrics, metric)} {marks[metric][name]}".rstrip()
+        rows[name] |= {metric: f"{metrics[metric]:.3f}" for metric in others}
     return pd.DataFrame(rows).T.rename_axis("system")
 
 # %% ../../nbs/62_evaluation.tables.ipynb #71ae1207
 def as_markdown(table: pd.DataFrame) -> str:
-    "A table of text as Markdown: figures on the right, words on the left."
-    head, cells = [table.index.name or "", *table.columns], table.to_numpy()
-    figures = [all(str(value)[:1] in "0123456789+-−." for value in column) for column in cells.T]
-    rows = [head, ["---", *("---:" if right else "---" for right in figures)], *([label, *row] for label, row in zip(table.index, cells, strict=True))]
+    "Return a table of text as Markdown, with numbers aligned right and words left."
+    cells = table.to_numpy()
+    is_number = [all(str(value)[:1] in "0123456789+-−." for value in column) for column in cells.T]
+    rows = [[table.index.name or "", *table.columns]]
+    rows += [["---", *("---:" if right else "---" for right in is_number)]]
+    rows += [[label, *row] for label, row in zip(table.index, cells, strict=True)]
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)

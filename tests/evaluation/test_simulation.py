@@ -1,4 +1,4 @@
-"""The simulated experiments against closed forms, plain loops and scipy, and cases worked by hand."""
+"""The simulated experiments against closed forms, plain loops, scipy and cases worked by hand."""
 
 import json
 import math
@@ -46,13 +46,13 @@ def random_case(seed=0, n_users=60, n_items=30, k=8):
 
 
 def one_better(n_users=50, k=5):
-    """A's first film is what each user wants; B has it in the third place."""
+    """A's first movie is what each user wants; B has it in the third place."""
     a = np.tile(np.arange(k), (n_users, 1))
     b = a[:, [1, 2, 0, *range(3, k)]]
     return a, b, sparse.csr_matrix(np.tile(np.arange(k) == 0, (n_users, 1)).astype(float))
 
 
-# the user
+# the user model
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.4, 0.85, 1.0]))
@@ -68,16 +68,16 @@ def test_moments_against_a_sum_over_all_ways_to_click(seed, patience):
             clicked = np.array([pattern >> place & 1 for place in range(depth)], bool)
             probability = share * np.where(clicked, chance[0, :depth], 1 - chance[0, :depth]).prod(dtype=float)
             mean, square = mean + probability * clicked.sum(), square + probability * clicked.sum() ** 2
-    ours = UserModel(patience).moments(chance)
+    ours = UserModel(patience).click_moments(chance)
     assert (ours[0].item(), ours[1].item()) == (pytest.approx(mean), pytest.approx(square))
 
 
 @pytest.mark.parametrize("model", [UserModel(), UserModel(0.5, 0.6, 0.1), UserModel(1, 0.3, 0.3)])
 def test_simulated_clicks_have_the_expected_moments(model):
     ranked, _, relevant = random_case()
-    chance, times = model.chance(ranked, relevant), 4_000
-    clicks = model.clicks(np.tile(chance, (times, 1)), np.random.default_rng(1)).sum(axis=1).reshape(times, -1)
-    mean, square = model.moments(chance)
+    chance, times = model.click_probabilities(ranked, relevant), 4_000
+    clicks = model.simulate_clicks(np.tile(chance, (times, 1)), np.random.default_rng(1)).sum(axis=1).reshape(times, -1)
+    mean, square = model.click_moments(chance)
     error = np.sqrt((square - mean**2) / times)
     assert (np.abs(clicks.mean(axis=0) - mean) <= 5 * error + 1e-6).all()
     total = np.sqrt((square - mean**2).sum() / times)
@@ -88,16 +88,16 @@ def test_simulated_clicks_have_the_expected_moments(model):
 def test_a_literal_user_clicks_the_hits_and_an_impatient_one_only_in_the_first_place():
     ranked, _, relevant = random_case()
     rng = np.random.default_rng(0)
-    assert (LITERAL.clicks(LITERAL.chance(ranked, relevant), rng) == hits(ranked, relevant)).all()
+    assert (LITERAL.simulate_clicks(LITERAL.click_probabilities(ranked, relevant), rng) == hits(ranked, relevant)).all()
     impatient = UserModel(patience=0, p_click=1, p_noise=1)
-    clicks = impatient.clicks(impatient.chance(ranked, relevant), rng)
+    clicks = impatient.simulate_clicks(impatient.click_probabilities(ranked, relevant), rng)
     assert (clicks[:, 0] == (ranked[:, 0] >= 0)).all() and not clicks[:, 1:].any()
 
 
-def test_nobody_clicks_where_there_is_no_film():
+def test_no_clicks_after_the_end_of_the_list():
     ranked, _, relevant = random_case()
     model = UserModel(1, 1, 1)
-    assert (model.clicks(model.chance(ranked, relevant), np.random.default_rng(0)) == (ranked >= 0)).all()
+    assert (model.simulate_clicks(model.click_probabilities(ranked, relevant), np.random.default_rng(0)) == (ranked >= 0)).all()
 
 
 @pytest.mark.parametrize("wrong", [{"patience": 1.2}, {"p_click": -0.1}, {"p_noise": float("nan")}])
@@ -111,10 +111,10 @@ def test_a_model_of_impossible_probabilities(wrong):
 
 def draft_one(a, b, coins):
     """The algorithm of Radlinski et al. (2008), user by user; the other team goes on where a list is used up."""
-    a, b, k = [film for film in a if film >= 0], [film for film in b if film >= 0], len(coins)
+    a, b, k = [movie for movie in a if movie >= 0], [movie for movie in b if movie >= 0], len(coins)
     merged, teams = [], []
     for place in range(k):
-        left = {"A": [film for film in a if film not in merged], "B": [film for film in b if film not in merged]}
+        left = {"A": [movie for movie in a if movie not in merged], "B": [movie for movie in b if movie not in merged]}
         first = "A" if teams.count("A") < teams.count("B") or (teams.count("A") == teams.count("B") and coins[place]) else "B"
         team = first if left[first] else "AB".replace(first, "")
         if not left[team]:
@@ -145,10 +145,10 @@ def test_team_draft_properties():
     for start in range(0, k, 2):  # in each round both teams pick once, in the order of the coin
         assert (from_a[:, start] == coins[:, start]).all() and (from_a[:, start] != from_a[:, start + 1]).all()
     for user in range(n):
-        films = merged[user].tolist()
-        assert len(set(films)) == k
-        for shown in range(k + 1):  # whatever is shown consists of the best films of both lists
-            seen = set(films[:shown])
+        movies = merged[user].tolist()
+        assert len(set(movies)) == k
+        for shown in range(k + 1):  # whatever is shown consists of the best movies of both lists
+            seen = set(movies[:shown])
             tops = [{tuple(ranked[user, :depth]) for depth in range(k + 1) if set(ranked[user, :depth]) <= seen} for ranked in (a, b)]
             assert set(max(tops[0], key=len)) | set(max(tops[1], key=len)) == seen
 
@@ -173,7 +173,7 @@ def test_team_draft_with_empty_lists():
 # one experiment
 
 
-def test_replay_against_scipy_on_users_who_do_what_the_log_says():
+def test_ab_test_against_scipy_on_users_who_do_what_the_log_says():
     """A literal user's clicks are the hits, so the arms can be recovered from the means, and the test be made with scipy."""
     a, b, relevant = random_case(n_users=61)
     result = ab_test(a, b, relevant, LITERAL, seed=5)
@@ -187,7 +187,7 @@ def test_replay_against_scipy_on_users_who_do_what_the_log_says():
         assert result[outcome]["ci95"] == pytest.approx(list(test.confidence_interval()))
 
 
-def test_replay_where_everybody_does_the_same(recwarn):
+def test_ab_test_without_any_variance(recwarn):
     a, _, relevant = one_better()
     nothing = np.full_like(a, -1)
     assert ab_test(a, a, relevant, LITERAL)["clicks"] == {"a": 1, "b": 1, "difference": 0, "ci95": [0, 0], "p": 1}
@@ -195,8 +195,8 @@ def test_replay_where_everybody_does_the_same(recwarn):
     assert not recwarn.list
 
 
-def test_interleaving_credits_the_team_that_brought_the_film():
-    """The wanted film is A's first and B's third: where A begins or answers, A has it, so every literal user is A's."""
+def test_interleaving_credits_the_team_that_brought_the_movie():
+    """The relevant movie is A's first and B's third: where A begins or answers, A has it, so every literal user is A's."""
     result = interleave(*one_better(), LITERAL)
     assert (result["wins"], result["ties"], result["losses"]) == (50, 0, 0)
     assert (result["credit_a"], result["credit_b"], result["difference"], result["ci95"]) == (1, 0, 1, [1, 1])
@@ -205,7 +205,7 @@ def test_interleaving_credits_the_team_that_brought_the_film():
     assert interleave(b, a, relevant, LITERAL)["losses"] == 50
 
 
-def test_interleaving_of_empty_lists_says_nothing():
+def test_interleaving_of_empty_lists_is_all_ties():
     _, _, relevant = one_better()
     nothing = np.full((50, 5), -1)
     result = interleave(nothing, nothing, relevant)
@@ -246,21 +246,21 @@ def test_users_for():
 
 
 def test_expected_clicks_by_hand():
-    """The wanted film is A's first and B's third: 0.8 against 0.85² · 0.8, plus slips on the other places."""
+    """The relevant movie is A's first and B's third: 0.8 against 0.85² · 0.8, plus slips on the other places."""
     truth = expected_clicks(*one_better(k=3))
     assert truth["a"] == pytest.approx(0.8 + 0.02 * (0.85 + 0.85**2))
     assert truth["b"] == pytest.approx(0.85**2 * 0.8 + 0.02 * (1 + 0.85))
     assert truth["difference"] == pytest.approx(truth["a"] - truth["b"])
 
 
-def test_the_mean_over_many_replays_is_the_expected_difference():
+def test_the_mean_over_many_ab_tests_is_the_expected_difference():
     a, b, relevant = random_case()
     truth = expected_clicks(a, b, relevant)
     differences = [ab_test(a, b, relevant, seed=seed)["clicks"]["difference"] for seed in range(300)]
     assert abs(np.mean(differences) - truth["difference"]) < 4 * np.std(differences) / np.sqrt(300)
 
 
-def test_measured_power_is_the_formula_s():
+def test_measured_power_agrees_with_the_formula():
     a, b, relevant = random_case()
     truth = expected_clicks(a, b, relevant)
     n = 2 * sample_size(truth["difference"], truth["variance"])
@@ -271,8 +271,8 @@ def test_measured_power_is_the_formula_s():
     assert curve["ab_test"][0] < curve["ab_test"][1]
 
 
-def test_only_a_verdict_for_the_better_system_is_power():
-    """Half of the users leave after the first place: A has what they want there, B two places later."""
+def test_only_a_result_for_the_better_system_is_power():
+    """Half of the users leave after the first rank: A has the relevant movie there, B two ranks later."""
     a, b, relevant = one_better()
     model = UserModel(patience=0.5, p_click=1, p_noise=0)
     for pair in ((a, b), (b, a)):
@@ -281,7 +281,8 @@ def test_only_a_verdict_for_the_better_system_is_power():
 
 
 def test_what_the_two_methods_measure_can_differ(recwarn):
-    """Who reads everything finds the film in both lists: no difference in clicks, so no verdict is the right one; interleaving prefers A all the same."""
+    """A user who reads everything finds the movie in both lists: no difference in clicks, so no result is the right one;
+    interleaving prefers A all the same."""
     a, b, relevant = one_better()
     assert expected_clicks(a, b, relevant, LITERAL)["difference"] == 0
     curve = power_curve(a, b, relevant, LITERAL, sizes=(40,), trials=50)
@@ -291,7 +292,7 @@ def test_what_the_two_methods_measure_can_differ(recwarn):
 
 
 @pytest.mark.parametrize("n_users", [100, 501])
-def test_a_system_against_itself_is_rarely_told_apart(n_users):
+def test_false_positives_are_as_rare_as_they_should_be(n_users):
     a, _, relevant = random_case(n_users=80)
     found = false_positive_rate(a, relevant, n_users=n_users, trials=1_000, seed=4)
     low, high = stats.binom.ppf([0.0005, 0.9995], 1_000, 0.05) / 1_000
@@ -299,7 +300,7 @@ def test_a_system_against_itself_is_rarely_told_apart(n_users):
     assert 0.01 < found["interleave"] <= high  # the sign test is discrete: at most 5 %
 
 
-def test_sizes_that_are_no_experiment():
+def test_experiments_without_users_or_trials_are_refused():
     a, b, relevant = one_better()
     for sizes, trials in (((), 10), ((2, 100), 10), ((100,), 0)):
         with pytest.raises(ConfigError, match="at least four users and one trial"):
@@ -319,7 +320,7 @@ def test_simulate_is_json_labelled_and_the_same_each_time():
     assert other["power"] != result["power"] and other["expected"] == result["expected"]
 
 
-def test_the_figure_shows_the_numbers_of_the_result(recwarn):
+def test_the_plot_shows_the_numbers_of_the_result(recwarn):
     a, b, relevant = random_case()
     result = simulate(a, b, relevant, ("new", "old"), sizes=(50, 100), trials=40)
     axis = plot_power(result).axes[0]
@@ -329,7 +330,7 @@ def test_the_figure_shows_the_numbers_of_the_result(recwarn):
     assert plot_power(result).get_suptitle().startswith("Simulation: new against old")
 
 
-def test_two_systems_that_are_the_same_need_no_number_of_users():
+def test_no_sample_size_suffices_for_equal_systems():
     a, _, relevant = random_case()
     result = simulate(a, a, relevant, sizes=(50,), trials=20)
     assert result["users_for_80_percent"] == {"ab_test_formula": None, "ab_test": None, "interleave": None}
