@@ -16,7 +16,7 @@ import pandas as pd
 from ..artifacts import Artifact, file_lock, paths, replace_atomically, write_json
 from ..config import NotFoundError, Settings, did_you_mean
 from ..data.tables import connect, query, write_table
-from .results import read_user_metrics, read_results
+from .results import read_results, read_user_metrics
 from ..statistics import paired_difference
 
 # %% ../../nbs/67_evaluation.runs.ipynb #7ec1149d
@@ -25,7 +25,7 @@ def changed_settings(
     defaults: dict[str, Any] | None = None, # default: those of this version
     prefix: str = "",
 ) -> dict[str, Any]: # "als.factors" → 32
-    "The settings that aren't at their defaults."
+    "Return the settings that differ from their defaults."
     defaults = Settings().model_dump(mode="json") if defaults is None else defaults
     changed = {}
     for name, value in settings.items():
@@ -36,68 +36,96 @@ def changed_settings(
     return changed
 
 # %% ../../nbs/67_evaluation.runs.ipynb #bd8fab9b
-def metrics_table(results: dict[str, Any]) -> pd.DataFrame: # system, segment, metric, n_users, value, low, high
-    "All figures of a results file, a row each; `low` and `high` are NaN where there is no interval."
+def metrics_table(
+    results: dict[str, Any], # as in the results file
+) -> pd.DataFrame: # system, segment, metric, n_users, value, low, high
+    "Return all metrics of a results file, one per row; `low` and `high` are NaN for a metric without an interval."
     rows = []
-    for system, of_all in results["systems"].items():
-        for segment, figures in {"all": of_all, **of_all["segments"]}.items():
-            for metric, value in figures.items():
+    for system, of_system in results["systems"].items():
+        for segment, metrics in {"all": of_system, **of_system["segments"]}.items():
+            for metric, value in metrics.items():
                 if "@" in metric:
-                    rows.append((system, segment, metric, figures["n_users"], value, *figures["ci95"].get(metric, (np.nan, np.nan))))
+                    low, high = metrics["ci95"].get(metric, (np.nan, np.nan))
+                    rows.append((system, segment, metric, metrics["n_users"], value, low, high))
     return pd.DataFrame(rows, columns=["system", "segment", "metric", "n_users", "value", "low", "high"])
+
+# %% ../../nbs/67_evaluation.runs.ipynb #e1027f34
+def _describe_run(settings: Settings, evaluation: Artifact, results: dict[str, Any]) -> dict[str, Any]:
+    "What `run.json` holds, without the name of the run and the time."
+    protocol, best = results["protocol"], results["best_on_validation"]
+    return {"dataset": settings.dataset, "protocol": protocol["name"], "relevant": protocol["relevant"],
+            "n_users": results["systems"][best]["n_users"], "best_on_validation": best,
+            "headline": protocol["headline"], "source": results["dataset"]["sha256"],
+            "version": results["version"], "code": evaluation.manifest["code"],
+            "changed": changed_settings(results["config"]), "config": results["config"],
+            "seconds": results["seconds"], "peak_memory_mb": results["peak_memory_mb"]}
 
 # %% ../../nbs/67_evaluation.runs.ipynb #e4e012fe
 def save_run(
     settings: Settings,
     evaluation: Artifact, # from `build_evaluation`
 ) -> str: # the run's name: 8 hexadecimal digits
-    "Keep an evaluation as a run, unless it is kept already."
-    name, results = evaluation.key[:8], read_results(evaluation)
+    "Save an evaluation as a run, unless it is saved already."
+    name = evaluation.key[:8]
     folder = paths(settings).runs / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(folder):
         if folder.is_dir():
             return name
-        protocol = results["protocol"]
-        about = {"run": name, "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "dataset": settings.dataset, "protocol": protocol["name"], "relevant": protocol["relevant"],
-                 "n_users": results["systems"][results["best_on_validation"]]["n_users"], "best_on_validation": results["best_on_validation"], "headline": protocol["headline"],
-                 "source": results["dataset"]["sha256"], "version": results["version"], "code": evaluation.manifest["code"], "changed": changed_settings(results["config"]),
-                 "config": results["config"], "seconds": results["seconds"], "peak_memory_mb": results["peak_memory_mb"]}
+        results = read_results(evaluation)
+        time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         with replace_atomically(folder) as temporary:
             with connect() as con:
                 con.register("rows", metrics_table(results))
                 write_table(con, "SELECT * FROM rows", temporary / "metrics.parquet")
             shutil.copyfile(evaluation.path / "users.parquet", temporary / "users.parquet")
-            write_json(temporary / "run.json", about)
+            description = _describe_run(settings, evaluation, results)
+            write_json(temporary / "run.json", {"run": name, "time": time, **description})
     return name
 
 # %% ../../nbs/67_evaluation.runs.ipynb #dfe7ed5b
-_ABOUT = {"run": "VARCHAR", "time": "TIMESTAMP", "dataset": "VARCHAR", "protocol": "VARCHAR", "relevant": "VARCHAR", "n_users": "BIGINT", "best_on_validation": "VARCHAR",
-          "headline": "VARCHAR[]", "source": "VARCHAR", "version": "VARCHAR", "changed": "JSON"}
+_RUN_COLUMNS = {
+    "run": "VARCHAR",
+    "time": "TIMESTAMP",
+    "dataset": "VARCHAR",
+    "protocol": "VARCHAR",
+    "relevant": "VARCHAR",
+    "n_users": "BIGINT",
+    "best_on_validation": "VARCHAR",
+    "headline": "VARCHAR[]",
+    "source": "VARCHAR",
+    "version": "VARCHAR",
+    "changed": "JSON",
+} # name → type in SQL
 
 # %% ../../nbs/67_evaluation.runs.ipynb #86187a94
 def read_runs(
     settings: Settings,
     dataset: str | None = None, # only this one
     protocol: str | None = None, # only this one
-) -> pd.DataFrame: # a row per run, the newest first: run, time, dataset, protocol, relevant, n_users, best_on_validation, headline, source, version, changed
-    "The runs that are kept."
+) -> pd.DataFrame: # a row per run, the newest first, with the columns `_RUN_COLUMNS`
+    "Return the saved runs."
     files = [str(file) for file in paths(settings).runs.glob("[0-9a-f]*/run.json")]  # unfinished ones begin with a dot
     if not files:
-        return pd.DataFrame(columns=list(_ABOUT))
-    columns = ", ".join(f"{name}: '{kind}'" for name, kind in _ABOUT.items())
+        return pd.DataFrame(columns=list(_RUN_COLUMNS))
+    columns = ", ".join(f"{name}: '{kind}'" for name, kind in _RUN_COLUMNS.items())
+    sql = (f"SELECT * FROM read_json($files, columns = {{{columns}}}) WHERE ($dataset IS NULL OR dataset = $dataset) "
+           "AND ($protocol IS NULL OR protocol = $protocol) ORDER BY time DESC, run")
     with connect() as con:
-        return con.execute(f"SELECT * FROM read_json($files, columns = {{{columns}}}) WHERE ($dataset IS NULL OR dataset = $dataset) AND ($protocol IS NULL OR protocol = $protocol) "
-                           "ORDER BY time DESC, run", {"files": files, "dataset": dataset, "protocol": protocol}).df()
+        return con.execute(sql, {"files": files, "dataset": dataset, "protocol": protocol}).df()
 
 # %% ../../nbs/67_evaluation.runs.ipynb #858cff5e
-def find_run(settings: Settings, name: str) -> pd.Series: # a row of `read_runs`
-    "The run whose name starts so; raises `NotFoundError` if there is none, or more than one."
+def find_run(
+    settings: Settings,
+    name: str, # the beginning is enough
+) -> pd.Series: # a row of `read_runs`
+    "Return the run with this name; raise `NotFoundError` if there is none, or more than one."
     runs = read_runs(settings)
     found = runs[runs["run"].str.startswith(name)] if len(runs) else runs
     if len(found) != 1:
         hint = did_you_mean(name, runs["run"].tolist())
-        raise NotFoundError(f"{'no run is' if found.empty else f'{len(found)} runs are'} called {name}{hint}: `movierec runs` lists them")
+        count = "no run is" if found.empty else f"{len(found)} runs are"
+        raise NotFoundError(f"{count} called {name}{hint}: `movierec runs` lists them")
     return found.iloc[0]
 
 # %% ../../nbs/67_evaluation.runs.ipynb #76cf3d7b
@@ -107,13 +135,40 @@ def run_metrics(
     metric: str,
     segment: str = "all",
 ) -> pd.DataFrame: # run, system, n_users, value, low, high
-    "One metric of some runs; raises `NotFoundError` if none of them has it."
-    rows = pd.concat([query("SELECT * FROM metrics", metrics=paths(settings).runs / run / "metrics.parquet").assign(run=run) for run in runs])
-    chosen = rows[(rows["metric"] == metric) & (rows["segment"] == segment)]
+    "Return one metric of some runs; raise `NotFoundError` if none of them has it."
+    tables = []
+    for run in runs:
+        table = query("SELECT * FROM metrics", metrics=paths(settings).runs / run / "metrics.parquet")
+        tables.append(table.assign(run=run))
+    rows = pd.concat(tables)
+    in_segment = rows["segment"] == segment
+    chosen = rows[(rows["metric"] == metric) & in_segment]
     if chosen.empty:
-        kind = ("metric", metric, rows.loc[rows["segment"] == segment, "metric"]) if segment in set(rows["segment"]) else ("segment", segment, rows["segment"])
-        raise NotFoundError(f"these runs have no {kind[0]} {kind[1]}{did_you_mean(kind[1], sorted(set(kind[2])))}: there are {', '.join(sorted(set(kind[2])))}")
+        what, name, column = ("metric", metric, rows.loc[in_segment, "metric"])
+        if not in_segment.any():
+            what, name, column = ("segment", segment, rows["segment"])
+        known = sorted(set(column))
+        hint = did_you_mean(name, known)
+        raise NotFoundError(f"these runs have no {what} {name}{hint}: there are {', '.join(known)}")
     return chosen[["run", "system", "n_users", "value", "low", "high"]].reset_index(drop=True)
+
+# %% ../../nbs/67_evaluation.runs.ipynb #1e11fceb
+def _user_differences(
+    settings: Settings,
+    runs: list[str], # two names
+    metric: str,
+) -> dict[str, tuple[float, float, float]]: # system → mean of second − first, low, high
+    "Paired differences of the systems that are in both runs; none if the runs aren't over the same users."
+    first, second = (read_user_metrics(paths(settings).runs / run / "users.parquet", [metric])[metric] for run in runs)
+    facts = [find_run(settings, run)[["dataset", "source", "protocol", "relevant"]].tolist() for run in runs]
+    if facts[0] != facts[1] or not first.index.equals(second.index):
+        return {}
+    differences = {}
+    for system in first.columns.intersection(second.columns):
+        both = first[system].notna() & second[system].notna()
+        values = (second.loc[both, system].to_numpy(), first.loc[both, system].to_numpy())
+        differences[system] = paired_difference(*values, 0.95, settings.bootstrap, settings.seed)
+    return differences
 
 # %% ../../nbs/67_evaluation.runs.ipynb #67f4990e
 def compare_runs(
@@ -121,20 +176,21 @@ def compare_runs(
     runs: list[str], # names
     metric: str,
     segment: str = "all",
-) -> pd.DataFrame: # a row per system; per run its value, low and high; for two runs over the same users also the difference (second less first), low and high
-    "One metric of several runs."
-    figures = run_metrics(settings, runs, metric, segment)
-    parts = {(run, what): own.set_index("system")[what] for run in runs for own in [figures[figures["run"] == run]] for what in ("value", "low", "high")}
-    table = pd.DataFrame(parts).reindex(figures["system"].drop_duplicates())
-    if len(runs) == 2 and segment == "all" and not metric.startswith(("coverage@", "gini@")):
-        first, second = (read_user_metrics(paths(settings).runs / run / "users.parquet", [metric])[metric] for run in runs)
-        about = [find_run(settings, run) for run in runs]
-        same = all(about[0][name] == about[1][name] for name in ("dataset", "source", "protocol", "relevant")) and first.index.equals(second.index)
-        differences = {}
-        for system in table.index.intersection(first.columns).intersection(second.columns) if same else ():
-            both = first[system].notna() & second[system].notna()
-            differences[system] = paired_difference(second.loc[both, system].to_numpy(), first.loc[both, system].to_numpy(), 0.95, settings.bootstrap, settings.seed)
-        if differences:
-            columns = pd.MultiIndex.from_product([["difference"], ["mean", "low", "high"]])
-            table = table.join(pd.DataFrame.from_dict(differences, orient="index").set_axis(columns, axis=1))
+) -> pd.DataFrame: # a row per system; columns (run, "value"), (run, "low"), (run, "high")
+    """Return one metric of several runs side by side.
+
+    Two runs over the same users also have the columns ("difference", "mean"), ("difference", "low") and
+    ("difference", "high") of the second less the first: a paired bootstrap over users. Metrics of all lists together
+    (coverage, Gini index) and segments have none."""
+    rows = run_metrics(settings, runs, metric, segment)
+    columns = {}
+    for run in runs:
+        own = rows[rows["run"] == run].set_index("system")
+        columns |= {(run, name): own[name] for name in ("value", "low", "high")}
+    table = pd.DataFrame(columns).reindex(rows["system"].drop_duplicates())
+    is_per_user = segment == "all" and not metric.startswith(("coverage@", "gini@"))
+    differences = _user_differences(settings, runs, metric) if len(runs) == 2 and is_per_user else {}
+    if differences:
+        names = pd.MultiIndex.from_product([["difference"], ["mean", "low", "high"]])
+        table = table.join(pd.DataFrame.from_dict(differences, orient="index").set_axis(names, axis=1))
     return table

@@ -56,7 +56,8 @@ def test_exported_lists_have_external_ids(finished, tmp_path):
     file = tmp_path / "new" / "lists.parquet"
     rows = export_lists(artifacts["lists"], artifacts["data"], "als", 5, file)
     exported = query("SELECT * FROM lists", lists=file)
-    stored = query("SELECT score FROM lists WHERE rank <= 5 ORDER BY user_idx, rank", lists=list_files(artifacts["lists"], "als"))
+    files = list_files(artifacts["lists"], "als")
+    stored = query("SELECT score FROM lists WHERE rank <= 5 ORDER BY user_idx, rank", lists=files)
     assert list(exported) == ["userId", "movieId", "rank", "score"] and len(exported) == rows
     assert exported["score"].tolist() == stored["score"].tolist()
 

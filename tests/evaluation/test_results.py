@@ -44,7 +44,7 @@ def test_some_systems_are_compared_among_themselves(finished):
 
 
 def test_published_files_are_replaced_only_if_they_differ(finished, tmp_path):
-    settings, evaluation, _ = finished
+    _, evaluation, _ = finished
     elsewhere = tiny_settings(tmp_path)
     files = publish(elsewhere, "global-time", evaluation)
     assert {file.parent for file in files.values()} == {paths(elsewhere).results}

@@ -41,8 +41,8 @@ def two(settings):
     run = json.loads((folder / first / "run.json").read_text())
     changes = {"run": second, "time": "2001-01-01T00:00:00Z", "changed": {"hybrid.rank_constant": 2.0}}
     write_json(folder / second / "run.json", run | changes)
-    better = ("SELECT * REPLACE (\"ndcg@5\" + CASE WHEN system = 'hybrid' THEN user_idx % 3 / 10 ELSE 0 END AS \"ndcg@5\") "
-              "FROM users")
+    gain = "CASE WHEN system = 'hybrid' THEN user_idx % 3 / 10 ELSE 0 END"
+    better = f'SELECT * REPLACE ("ndcg@5" + {gain} AS "ndcg@5") FROM users'
     with connect(users=folder / first / "users.parquet") as con:
         write_table(con, better, folder / second / "users.parquet")
     return first, second
