@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'NOTE', 'UserModel', 'expected_clicks', 'ab_test', 'team_draft', 'take_drafted', 'sign_test', 'interleave',
-           'power_curve', 'sample_size', 'users_for_power', 'false_positive_rate', 'simulate', 'plot_power',
-           'simulate_ab']
+           'ab_test_power', 'power_curve', 'sample_size', 'users_for_power', 'false_positive_rate', 'simulate',
+           'plot_power', 'simulate_ab']
 
 # %% ../../nbs/66_evaluation.simulation.ipynb #b93a333c
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy
@@ -26,96 +26,119 @@ from ..metrics import hits
 from ..opening import check_protocol, check_system_of_run, open_run
 from ..statistics import paired_difference
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 # %% ../../nbs/66_evaluation.simulation.ipynb #e4f17871
 @dataclass(frozen=True)
 class UserModel:
-    """How a simulated user reads a list and clicks. The three numbers are assumptions, none is measured on this data.
+    """How a simulated user reads a list and clicks. The three numbers are assumptions; none is measured on this data.
 
-    The reading is that of rank-biased precision (Moffat and Zobel 2008): from the top, on to the next place with a fixed probability, whatever was
-    clicked before. That is a simpler reader than the cascade model's (Craswell et al. 2008), who stops at the first click.
-    """
-    patience: float = 0.85 # of going on to the next place: 1 / (1 − 0.85) ≈ 6.7 places on average; Moffat and Zobel try 0.5 to 0.95, web searchers have about 0.78 (Park and Zhang 2007)
-    p_click: float = 0.8 # of clicking a relevant film that is looked at: not 1, because a film that was watched later may be passed over today
-    p_noise: float = 0.02 # of clicking any other film that is looked at: curiosity and slips; not 0, because the log knows a part of what users like
+    The reader is that of rank-biased precision (Moffat and Zobel 2008): from the top, on to the next rank with a fixed
+    probability, whatever was clicked before. That is simpler than the cascade model (Craswell et al. 2008), whose
+    reader stops at the first click. Raises `ConfigError` for a number that is no probability.
+
+    `patience` 0.85 means 1 / (1 − 0.85) ≈ 6.7 ranks on average; Moffat and Zobel try 0.5 to 0.95, web searchers have
+    about 0.78 (Park and Zhang 2007). `p_click` is below 1, because a movie that was watched later may be passed over
+    today; `p_noise` is above 0, because the log knows a part of what users like."""
+    patience: float = 0.85 # probability of going on to the next rank
+    p_click: float = 0.8 # probability of clicking a relevant movie that is examined
+    p_noise: float = 0.02 # probability of clicking any other movie that is examined
 
     def __post_init__(self):
         for name, value in asdict(self).items():
             if not 0 <= value <= 1:
                 raise ConfigError(f"{name} of the user model is a probability between 0 and 1, not {value}")
 
-    def chance(
+    def click_probabilities(
         self,
-        ranked: np.ndarray, # int, n × k: item_idx, best first; −1 = nothing
+        ranked: np.ndarray, # int, n × k: item_idx, best first; −1 = the list has ended
         relevant: sparse.csr_matrix, # n × n_items: non-zero where relevant
-    ) -> np.ndarray: # float32, n × k: 0 where there is no film
-        "Probability of a click on each place, given that the user looks at it."
-        chance = np.where(hits(ranked, relevant), self.p_click, np.where(ranked >= 0, self.p_noise, 0))
-        return chance.astype(np.float32)
+    ) -> np.ndarray: # float32, n × k; 0 where the list has ended
+        "Return the probability of a click at each rank, given that the user examines it."
+        is_hit = hits(ranked, relevant)
+        return np.where(is_hit, self.p_click, np.where(ranked >= 0, self.p_noise, 0)).astype(np.float32)
 
-    def clicks(
+    def simulate_clicks(
         self,
-        chance: np.ndarray, # float32, n × k, from `chance`
+        probabilities: np.ndarray, # float32, n × k, from `click_probabilities`
         rng: np.random.Generator,
     ) -> np.ndarray: # bool, n × k
-        "One visit of every user."
-        n, k = chance.shape
-        depth = rng.geometric(1 - self.patience, n) if self.patience < 1 else np.full(n, k)  # places looked at, at least one
-        return (rng.random((n, k), np.float32) < chance) & (np.arange(k) < depth[:, None])
+        "Draw the clicks of one visit of every user."
+        n, k = probabilities.shape
+        depth = np.full(n, k) if self.patience == 1 else rng.geometric(1 - self.patience, n)  # ranks examined
+        return (rng.random((n, k), np.float32) < probabilities) & (np.arange(k) < depth[:, None])
 
-    def moments(
+    def click_moments(
         self,
-        chance: np.ndarray, # float32, n × k, from `chance`
-    ) -> tuple[np.ndarray, np.ndarray]: # float64 per user: E[clicks], E[clicks²]
-        "What `clicks` gives on average, in closed form."
-        chance, looked_at = chance.astype(float), self.patience ** np.arange(chance.shape[1])
-        above = chance.cumsum(axis=1) - chance  # whoever looks at a place has looked at all those above it
-        return chance @ looked_at, (chance * (1 + 2 * above)) @ looked_at
+        probabilities: np.ndarray, # float32, n × k, from `click_probabilities`
+    ) -> tuple[np.ndarray, np.ndarray]: # float64, one per user: E[clicks], E[clicks²]
+        "Return the first two moments of the number of clicks, in closed form."
+        probabilities, examined = probabilities.astype(float), self.patience ** np.arange(probabilities.shape[1])
+        above = probabilities.cumsum(axis=1) - probabilities  # a user who examines a rank has examined all above it
+        return probabilities @ examined, (probabilities * (1 + 2 * above)) @ examined
 
 # %% ../../nbs/66_evaluation.simulation.ipynb #9c61d574
-def _chances(ranked_a: np.ndarray, ranked_b: np.ndarray, relevant: sparse.csr_matrix, model: UserModel) -> tuple[np.ndarray, np.ndarray]:
+def _probabilities_of_both(
+    ranked_a: np.ndarray,
+    ranked_b: np.ndarray,
+    relevant: sparse.csr_matrix,
+    model: UserModel,
+) -> tuple[np.ndarray, np.ndarray]: # float32, n × k
+    """Click probabilities of both systems' lists.
+
+    Raises `ValueError` for lists that don't belong together, `DataError` for fewer than four users."""
     if ranked_a.shape != ranked_b.shape or len(ranked_a) != relevant.shape[0]:
-        raise ValueError(f"lists of {ranked_a.shape} and {ranked_b.shape} for {relevant.shape[0]} users can't be compared: same users, same length")
+        raise ValueError(f"lists of {ranked_a.shape} and {ranked_b.shape} for {relevant.shape[0]} users "
+                         "can't be compared: same users, same length")
     if len(ranked_a) < 4:
         raise DataError(f"an experiment needs at least four test users, the data have {len(ranked_a)}")
-    return model.chance(ranked_a, relevant), model.chance(ranked_b, relevant)
+    return model.click_probabilities(ranked_a, relevant), model.click_probabilities(ranked_b, relevant)
 
 # %% ../../nbs/66_evaluation.simulation.ipynb #95c1dc4c
 def expected_clicks(
-    ranked_a: np.ndarray, # int, n × k: lists of system A, one row per user; −1 = nothing
+    ranked_a: np.ndarray, # int, n × k: lists of system A, one row per user; −1 = the list has ended
     ranked_b: np.ndarray, # int, n × k: lists of system B for the same users
     relevant: sparse.csr_matrix, # n × n_items: non-zero where relevant
     model: UserModel = UserModel(),
-) -> dict[str, float]: # a, b, difference (A − B), variance (of a user's clicks; mean of both systems)
-    "The truth that the experiments look for: clicks per user in closed form, over users drawn at random."
-    (a, a_squared), (b, b_squared) = ([moment.mean() for moment in model.moments(chance)] for chance in _chances(ranked_a, ranked_b, relevant, model))
+) -> dict[str, float]: # a, b, difference (A − B), variance (of one user's clicks; mean of both systems)
+    "Return the true effect that the experiments look for: expected clicks per user, over users drawn at random."
+    both = _probabilities_of_both(ranked_a, ranked_b, relevant, model)
+    (a, a_squared), (b, b_squared) = ([moment.mean() for moment in model.click_moments(own)] for own in both)
     difference = 0.0 if np.isclose(a, b, rtol=1e-12, atol=0) else a - b  # rounding has a sign too
-    return {"a": float(a), "b": float(b), "difference": float(difference), "variance": float(max((a_squared - a**2 + b_squared - b**2) / 2, 0))}
+    variance = max((a_squared - a**2 + b_squared - b**2) / 2, 0)
+    return {"a": float(a), "b": float(b), "difference": float(difference), "variance": float(variance)}
 
 # %% ../../nbs/66_evaluation.simulation.ipynb #1b921603
-def _welch(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "Welch's test along the last axis: p-value, lower and upper bound of the difference. Arms in which everybody clicked the same give p = 1."
+def _welch(
+    a: np.ndarray, # float, … × n_a
+    b: np.ndarray, # float, … × n_b
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # p-value, lower and upper bound of the difference
+    "Welch's t-test along the last axis. Two arms without any variance give p = 1."
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore", RuntimeWarning)  # scipy's, about an arm in which everybody clicked the same
+        warnings.simplefilter("ignore", RuntimeWarning)  # scipy's, about an arm in which all users clicked the same
         test = scipy.stats.ttest_ind(a, b, axis=-1, equal_var=False)
         interval = test.confidence_interval(0.95)
     return np.nan_to_num(test.pvalue, nan=1), interval.low, interval.high
 
 # %% ../../nbs/66_evaluation.simulation.ipynb #5d395e40
 def ab_test(
-    ranked_a: np.ndarray, # int, n × k: lists of system A, one row per user; −1 = nothing
+    ranked_a: np.ndarray, # int, n × k: lists of system A, one row per user; −1 = the list has ended
     ranked_b: np.ndarray, # int, n × k: lists of system B for the same users
     relevant: sparse.csr_matrix, # n × n_items: non-zero where relevant
     model: UserModel = UserModel(),
     seed: int = 0,
 ) -> dict[str, Any]: # n_a, n_b; for "clicks" and "any_click": a, b, difference, ci95, p
-    """A simulated A/B test: a random half of the users sees A's lists, the others B's; Welch's t-test on what they click.
+    """Simulate one A/B test: a random half of the users sees A's lists, the others B's; Welch's t-test on their clicks.
 
-    Not the replay estimator of Li et al. (2011), which needs a log of what was shown at random; here the logged relevance answers for the user."""
-    chance_a, chance_b = _chances(ranked_a, ranked_b, relevant, model)
+    This isn't the replay estimator of Li et al. (2011), which needs a log of what was shown at random; here the
+    logged relevance answers for the user."""
+    both = _probabilities_of_both(ranked_a, ranked_b, relevant, model)
     rng = np.random.default_rng(seed)
-    arm_a, arm_b = np.array_split(rng.permutation(len(ranked_a)), 2)
-    clicks_a, clicks_b = (model.clicks(chance, rng).sum(axis=1) for chance in (chance_a[arm_a], chance_b[arm_b]))
-    result = {"n_a": len(arm_a), "n_b": len(arm_b)}
+    arms = np.array_split(rng.permutation(len(ranked_a)), 2)
+    clicks_a, clicks_b = (model.simulate_clicks(own[arm], rng).sum(axis=1)
+                          for own, arm in zip(both, arms, strict=True))
+    result: dict[str, Any] = {"n_a": len(clicks_a), "n_b": len(clicks_b)}
     for outcome, a, b in (("clicks", clicks_a, clicks_b), ("any_click", clicks_a > 0, clicks_b > 0)):
         p, low, high = _welch(a.astype(float), b.astype(float))
         result[outcome] = {"a": float(a.mean()), "b": float(b.mean()), "difference": float(a.mean() - b.mean()),
@@ -124,17 +147,17 @@ def ab_test(
 
 # %% ../../nbs/66_evaluation.simulation.ipynb #67b9abf2
 def team_draft(
-    ranked_a: np.ndarray, # int, n × k: lists of system A without repeats; −1 = nothing
+    ranked_a: np.ndarray, # int, n × k: lists of system A without repeats; −1 = the list has ended
     ranked_b: np.ndarray, # int, n × k: lists of system B
-    coins: np.ndarray, # bool, n × k: who picks first where both teams have as many films; True = A
-) -> np.ndarray: # int32, n × k: for each place the column of `np.hstack([ranked_a, ranked_b])` it is taken from; −1 = nothing left
-    """Team-draft interleaving (Radlinski, Kurup and Joachims 2008) for all users at once.
+    coins: np.ndarray, # bool, n × k: who picks first where both teams have as many movies; True = A
+) -> np.ndarray: # int32, n × k: for each rank the column of `np.hstack([ranked_a, ranked_b])` taken; −1 = nothing left
+    """Merge lists by team-draft interleaving (Radlinski, Kurup and Joachims 2008), for all users at once.
 
-    Place by place the team with fewer films picks the best one of its list that isn't there yet. The paper stops where a list is used
-    up; here the other team goes on, so that a system with a longer list has the use of it."""
+    Rank by rank the team with fewer movies picks the best one of its list that isn't there yet. The paper stops where
+    a list is used up; here the other team goes on, so that a longer list isn't cut."""
     (n, k), both = ranked_a.shape, np.hstack([ranked_a, ranked_b])
     rows, free = np.arange(n), both >= 0
-    lead, draft = np.zeros(n, np.int32), np.full((n, k), -1, np.int32)  # lead: A's films less B's
+    lead, draft = np.zeros(n, np.int32), np.full((n, k), -1, np.int32)  # lead: A's movies less B's
     for place in range(k):
         first_a, first_b = free[:, :k].argmax(axis=1), k + free[:, k:].argmax(axis=1)
         has_a, has_b = free[rows, first_a], free[rows, first_b]
@@ -147,101 +170,162 @@ def team_draft(
 
 # %% ../../nbs/66_evaluation.simulation.ipynb #dc875794
 def take_drafted(
-    a: np.ndarray, # n × k: anything per place of A's list
+    a: np.ndarray, # n × k: anything per rank of A's list
     b: np.ndarray, # n × k: the same of B's
     draft: np.ndarray, # int32, n × k, from `team_draft`
-    nothing: float, # where the merged list has ended
+    empty: float, # value after the end of the merged list
 ) -> np.ndarray: # n × k
-    "The values of the merged list's places."
-    return np.where(draft < 0, nothing, np.take_along_axis(np.hstack([a, b]), draft, axis=1))
+    "Return the values at the ranks of the merged list."
+    return np.where(draft < 0, empty, np.take_along_axis(np.hstack([a, b]), draft, axis=1))
 
 # %% ../../nbs/66_evaluation.simulation.ipynb #0c673563
-def _credits(ranked_a, ranked_b, chance_a, chance_b, model: UserModel, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]: # int per user
-    "Clicks on A's and on B's films in one visit to the merged lists."
-    draft = team_draft(ranked_a, ranked_b, rng.integers(0, 2, ranked_a.shape, dtype=bool))
-    clicks, from_a = model.clicks(take_drafted(chance_a, chance_b, draft, 0), rng), draft < ranked_a.shape[1]
-    return (clicks & from_a).sum(axis=1), (clicks & ~from_a).sum(axis=1)
+def _credits(
+    ranked: tuple[np.ndarray, np.ndarray], # lists of A and B
+    probabilities: tuple[np.ndarray, np.ndarray], # click probabilities of A's and B's lists
+    model: UserModel,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]: # int, one per user
+    "Clicks on A's and on B's movies in one visit to the merged lists."
+    k = ranked[0].shape[1]
+    draft = team_draft(*ranked, rng.integers(0, 2, ranked[0].shape, dtype=bool))
+    clicks, is_a = model.simulate_clicks(take_drafted(*probabilities, draft, 0), rng), draft < k
+    return (clicks & is_a).sum(axis=1), (clicks & ~is_a).sum(axis=1)
 
 # %% ../../nbs/66_evaluation.simulation.ipynb #28927590
-def sign_test(wins: np.ndarray, losses: np.ndarray) -> np.ndarray: # p-values
-    "The exact two-sided sign test of as many wins and losses, ties left out."
+def sign_test(
+    wins: np.ndarray, # int
+    losses: np.ndarray, # int; ties are left out
+) -> np.ndarray: # float64
+    "Return the p-values of the exact two-sided sign test."
     return np.minimum(2 * scipy.stats.binom.cdf(np.minimum(wins, losses), wins + losses, 0.5), 1)
 
 # %% ../../nbs/66_evaluation.simulation.ipynb #28ce4e48
 def interleave(
-    ranked_a: np.ndarray, # int, n × k: lists of system A, one row per user; −1 = nothing
+    ranked_a: np.ndarray, # int, n × k: lists of system A, one row per user; −1 = the list has ended
     ranked_b: np.ndarray, # int, n × k: lists of system B for the same users
     relevant: sparse.csr_matrix, # n × n_items: non-zero where relevant
     model: UserModel = UserModel(),
     seed: int = 0,
 ) -> dict[str, Any]: # n, wins (of A), ties, losses, credit_a, credit_b, difference, ci95, p
-    "A simulated interleaving: every user sees one merged list, a click is credited to the team that brought the film; sign test over users."
-    chances = _chances(ranked_a, ranked_b, relevant, model)
-    credit_a, credit_b = _credits(ranked_a, ranked_b, *chances, model, np.random.default_rng(seed))
-    wins, losses = int((credit_a > credit_b).sum()), int((credit_a < credit_b).sum())
+    """Simulate one interleaving experiment.
+
+    All users see merged lists; a click is credited to the team that brought the movie; sign test over users."""
+    probabilities = _probabilities_of_both(ranked_a, ranked_b, relevant, model)
+    credit_a, credit_b = _credits((ranked_a, ranked_b), probabilities, model, np.random.default_rng(seed))
+    n, wins, losses = len(ranked_a), int((credit_a > credit_b).sum()), int((credit_a < credit_b).sum())
     difference, low, high = paired_difference(credit_a, credit_b, seed=seed)
-    return {"n": len(ranked_a), "wins": wins, "ties": len(ranked_a) - wins - losses, "losses": losses, "credit_a": float(credit_a.mean()),
-            "credit_b": float(credit_b.mean()), "difference": difference, "ci95": [low, high], "p": float(sign_test(wins, losses))}
+    return {"n": n, "wins": wins, "ties": n - wins - losses, "losses": losses,
+            "credit_a": float(credit_a.mean()), "credit_b": float(credit_b.mean()),
+            "difference": difference, "ci95": [low, high], "p": float(sign_test(wins, losses))}
+
+# %% ../../nbs/66_evaluation.simulation.ipynb #2e5d5c0c
+def _ab_trials(
+    probabilities: tuple[np.ndarray, np.ndarray], # click probabilities of A's and B's lists
+    users: np.ndarray, # int, trials × users: rows of the lists, in random order
+    model: UserModel,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]: # difference in clicks, p-value: one per trial
+    "Several A/B tests: the first half of the users, being in random order, is a random half."
+    half = users.shape[1] // 2
+    arms = zip(probabilities, (users[:, :half], users[:, half:]), strict=True)
+    a, b = (model.simulate_clicks(own[arm.ravel()], rng).sum(axis=1).reshape(arm.shape) for own, arm in arms)
+    return a.mean(axis=1) - b.mean(axis=1), _welch(a.astype(float), b.astype(float))[0]
+
+# %% ../../nbs/66_evaluation.simulation.ipynb #7e3cfe71
+def _interleaving_trials(
+    ranked: tuple[np.ndarray, np.ndarray], # lists of A and B
+    probabilities: tuple[np.ndarray, np.ndarray], # click probabilities of A's and B's lists
+    users: np.ndarray, # int, trials × users: rows of the lists
+    model: UserModel,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]: # wins − losses, p-value: one per trial
+    "Several interleaving experiments."
+    rows = users.ravel()
+    (ranked_a, ranked_b), (own_a, own_b) = ranked, probabilities
+    credits = _credits((ranked_a[rows], ranked_b[rows]), (own_a[rows], own_b[rows]), model, rng)
+    credit_a, credit_b = (credit.reshape(users.shape) for credit in credits)
+    wins, losses = (credit_a > credit_b).sum(axis=1), (credit_a < credit_b).sum(axis=1)
+    return wins - losses, sign_test(wins, losses)
 
 # %% ../../nbs/66_evaluation.simulation.ipynb #680c26b3
-def _many(ranked_a, ranked_b, chance_a, chance_b, model: UserModel, n_users: int, trials: int, rng: np.random.Generator) -> dict[str, tuple]:
-    "Both experiments `trials` times with `n_users` users each: method → difference and p-value of each trial."
-    found = {"ab_test": [], "interleave": []}
-    step = max(1, 100_000 // n_users)  # bounds the memory
-    for start in range(0, trials, step):
-        shape = min(step, trials - start), n_users
-        users = rng.integers(0, len(ranked_a), shape)  # in random order, so the first half is a random half
-        half = n_users // 2
-        a, b = (model.clicks(chance[drawn.ravel()], rng).sum(axis=1).reshape(drawn.shape)
-                for chance, drawn in ((chance_a, users[:, :half]), (chance_b, users[:, half:])))
-        found["ab_test"].append((a.mean(axis=1) - b.mean(axis=1), _welch(a.astype(float), b.astype(float))[0]))
-        credits = _credits(*(part[users.ravel()] for part in (ranked_a, ranked_b, chance_a, chance_b)), model, rng)
-        credit_a, credit_b = (credit.reshape(shape) for credit in credits)
-        wins, losses = (credit_a > credit_b).sum(axis=1), (credit_a < credit_b).sum(axis=1)
-        found["interleave"].append((wins - losses, sign_test(wins, losses)))
-    return {method: tuple(np.concatenate(part) for part in zip(*parts, strict=True)) for method, parts in found.items()}
+def _run_trials(
+    ranked: tuple[np.ndarray, np.ndarray], # lists of A and B
+    probabilities: tuple[np.ndarray, np.ndarray], # click probabilities of A's and B's lists
+    model: UserModel,
+    n_users: int, # in an experiment
+    trials: int,
+    rng: np.random.Generator,
+) -> dict[str, tuple[np.ndarray, np.ndarray]]: # method → difference and p-value of each trial
+    "Run both kinds of experiment `trials` times, in chunks that bound the memory."
+    found: dict[str, list] = {"ab_test": [], "interleave": []}
+    chunk = max(1, 100_000 // n_users)
+    for start in range(0, trials, chunk):
+        users = rng.integers(0, len(ranked[0]), (min(chunk, trials - start), n_users))
+        found["ab_test"].append(_ab_trials(probabilities, users, model, rng))
+        found["interleave"].append(_interleaving_trials(ranked, probabilities, users, model, rng))
+    joined = {}
+    for method, parts in found.items():
+        differences, p_values = zip(*parts, strict=True)
+        joined[method] = (np.concatenate(differences), np.concatenate(p_values))
+    return joined
 
 # %% ../../nbs/66_evaluation.simulation.ipynb #21cbdc5c
-SIZES = 100, 200, 400, 800, 1_600, 3_200, 6_400
+SIZES = 100, 200, 400, 800, 1_600, 3_200, 6_400 # users in an experiment
 
 # %% ../../nbs/66_evaluation.simulation.ipynb #0958a55d
-def _check(sizes: Sequence[int], trials: int) -> None:
+def _check_sizes(sizes: Sequence[int], trials: int) -> None:
+    "Raise `ConfigError` for experiments that are none."
     if not sizes or min(sizes) < 4 or trials < 1:
-        raise ConfigError(f"experiments need at least four users and one trial, not {min(sizes, default=0)} and {trials}")
+        raise ConfigError("experiments need at least four users and one trial, "
+                          f"not {min(sizes, default=0)} and {trials}")
+
+# %% ../../nbs/66_evaluation.simulation.ipynb #d06ec651
+def ab_test_power(
+    difference: float, # true difference of the means
+    variance: float, # of one user's outcome
+    sizes: Sequence[int], # users in an experiment, both arms together
+) -> np.ndarray: # float64, one per size
+    "Return the power of an A/B test at the 5 % level by the normal approximation."
+    error = np.sqrt(4 * variance / np.array(sizes))
+    z = abs(difference) / np.maximum(error, 1e-12)  # the floor is for users who all do the same
+    return scipy.stats.norm.cdf(z - scipy.stats.norm.ppf(0.975))
 
 # %% ../../nbs/66_evaluation.simulation.ipynb #4d0f9a9f
 def power_curve(
-    ranked_a: np.ndarray, # int, n × k: lists of system A, one row per user; −1 = nothing
+    ranked_a: np.ndarray, # int, n × k: lists of system A, one row per user; −1 = the list has ended
     ranked_b: np.ndarray, # int, n × k: lists of system B for the same users
     relevant: sparse.csr_matrix, # n × n_items: non-zero where relevant
     model: UserModel = UserModel(),
     sizes: Sequence[int] = SIZES, # users in an experiment, both arms together
     trials: int = 400, # experiments per size: a share of 0.8 is then known to ± 0.04
     seed: int = 0,
-) -> dict[str, Any]: # sizes, trials; "ab_test" and "interleave": share of trials with p < 0.05 and the right sign; "ab_test_formula": what theory says
-    """How often each method finds out which system is better.
+) -> dict[str, Any]: # sizes, trials; "ab_test", "interleave" (shares of trials), "ab_test_formula" (`ab_test_power`)
+    """Return how often each method finds the better system: p < 0.05 and the sign of `expected_clicks`.
 
-    The users of an experiment are drawn with replacement, so that there can be more of them than there are test users: more of the same
-    kind, not other kinds of people. The right sign is that of `expected_clicks`."""
-    _check(sizes, trials)
-    truth, chances = expected_clicks(ranked_a, ranked_b, relevant, model), _chances(ranked_a, ranked_b, relevant, model)
-    rng, power = np.random.default_rng(seed), {"ab_test": [], "interleave": []}
+    The users of an experiment are drawn with replacement, so that there can be more of them than there are test users:
+    more of the same kind, not other kinds of people."""
+    _check_sizes(sizes, trials)
+    truth = expected_clicks(ranked_a, ranked_b, relevant, model)
+    probabilities = _probabilities_of_both(ranked_a, ranked_b, relevant, model)
+    rng = np.random.default_rng(seed)
+    power: dict[str, list[float]] = {"ab_test": [], "interleave": []}
     for n_users in sizes:
-        for method, (difference, p) in _many(ranked_a, ranked_b, *chances, model, n_users, trials, rng).items():
-            power[method].append(float(((p < 0.05) & (np.sign(difference) == np.sign(truth["difference"]))).mean()))
-    error = np.sqrt(4 * truth["variance"] / np.array(sizes))  # of the difference between two halves
-    away = abs(truth["difference"]) / np.maximum(error, 1e-12)  # the floor is for users who all do the same
-    formula = scipy.stats.norm.cdf(away - scipy.stats.norm.ppf(0.975))
-    return {"sizes": [int(n_users) for n_users in sizes], "trials": trials, **power, "ab_test_formula": formula.tolist()}
+        found = _run_trials((ranked_a, ranked_b), probabilities, model, n_users, trials, rng)
+        for method, (difference, p) in found.items():
+            is_right = (p < 0.05) & (np.sign(difference) == np.sign(truth["difference"]))
+            power[method].append(float(is_right.mean()))
+    formula = ab_test_power(truth["difference"], truth["variance"], sizes)
+    return {"sizes": [int(n_users) for n_users in sizes], "trials": trials,
+            **power, "ab_test_formula": formula.tolist()}
 
 # %% ../../nbs/66_evaluation.simulation.ipynb #c39d5245
 def sample_size(
     difference: float, # of the means that should be found
     variance: float, # of one user's outcome
-    power: float = 0.8, # chance to find it
+    power: float = 0.8, # probability of finding it
     alpha: float = 0.05, # two-sided level of the test
 ) -> int | None: # users per arm; None: no number suffices
-    "Users per arm of an A/B test: n = 2 (z_{1−α/2} + z_{power})² σ² / δ² (for example Kohavi et al. 2009)."
+    "Return the users per arm of an A/B test: n = 2 (z_{1−α/2} + z_{power})² σ² / δ² (for example Kohavi et al. 2009)."
     if difference == 0:
         return None
     z = scipy.stats.norm.ppf(1 - alpha / 2) + scipy.stats.norm.ppf(power)
@@ -250,36 +334,45 @@ def sample_size(
 # %% ../../nbs/66_evaluation.simulation.ipynb #050cfa17
 def users_for_power(
     sizes: Sequence[int], # ascending
-    found: Sequence[float], # share of trials per size
+    shares: Sequence[float], # measured power at each size
     power: float = 0.8,
 ) -> int | None: # None: not reached
-    "Where a measured power curve first reaches `power`: a straight line between its points over the logarithm of the users."
-    at = next((place for place, share in enumerate(found) if share >= power), None)
-    if at is None or at == 0:
-        return None if at is None else int(sizes[0])
-    return int(np.ceil(np.exp(np.interp(power, found[at - 1 : at + 1], np.log(sizes[at - 1 : at + 1])))))
+    "Return where a power curve first reaches `power`, by linear interpolation over the logarithm of the users."
+    reached = next((number for number, share in enumerate(shares) if share >= power), None)
+    if reached is None:
+        return None
+    if reached == 0:
+        return int(sizes[0])
+    ends = slice(reached - 1, reached + 1)
+    return int(np.ceil(np.exp(np.interp(power, shares[ends], np.log(sizes[ends])))))
 
 # %% ../../nbs/66_evaluation.simulation.ipynb #01c97cd3
 def false_positive_rate(
-    ranked: np.ndarray, # int, n × k: lists of one system, one row per user; −1 = nothing
+    ranked: np.ndarray, # int, n × k: lists of one system, one row per user; −1 = the list has ended
     relevant: sparse.csr_matrix, # n × n_items: non-zero where relevant
     model: UserModel = UserModel(),
     n_users: int = 1_000, # in an experiment
     trials: int = 400,
     seed: int = 0,
 ) -> dict[str, Any]: # n_users, trials; "ab_test" and "interleave": share of trials with p < 0.05
-    "The A/A check: a system against itself. A sound test is wrong in 5 % of the trials; the sign test, being discrete, a little less often."
-    _check((n_users,), trials)
-    found = _many(ranked, ranked, *_chances(ranked, ranked, relevant, model), model, n_users, trials, np.random.default_rng(seed))
-    return {"n_users": n_users, "trials": trials} | {method: float((p < 0.05).mean()) for method, (_, p) in found.items()}
+    """Return how often each method finds a difference between a system and itself (A/A test).
+
+    A sound test does so in 5 % of the trials; the sign test, being discrete, a little less often."""
+    _check_sizes((n_users,), trials)
+    both, probabilities = (ranked, ranked), _probabilities_of_both(ranked, ranked, relevant, model)
+    found = _run_trials(both, probabilities, model, n_users, trials, np.random.default_rng(seed))
+    rates = {method: float((p < 0.05).mean()) for method, (_, p) in found.items()}
+    return {"n_users": n_users, "trials": trials} | rates
 
 # %% ../../nbs/66_evaluation.simulation.ipynb #5dafd6db
-NOTE = ("Simulated users who click what the log says they went on to like; the log knows only films that were shown to them or that they found, "
-        "which favours systems that show the same. No evidence about live users.")
+NOTE = (
+    "Simulated users who click what the log says they went on to like; the log knows only movies that were shown to "
+    "them or that they found, which favours systems that show the same. No evidence about live users."
+)
 
 # %% ../../nbs/66_evaluation.simulation.ipynb #8e678b68
 def simulate(
-    ranked_a: np.ndarray, # int, n × k: lists of system A, one row per user; −1 = nothing
+    ranked_a: np.ndarray, # int, n × k: lists of system A, one row per user; −1 = the list has ended
     ranked_b: np.ndarray, # int, n × k: lists of system B for the same users
     relevant: sparse.csr_matrix, # n × n_items: non-zero where relevant
     names: tuple[str, str] = ("A", "B"),
@@ -288,49 +381,66 @@ def simulate(
     trials: int = 400, # experiments per size
     seed: int = 0,
 ) -> dict[str, Any]: # JSON-able
-    "Everything in this chapter for two systems: the truth, one experiment of each kind, power, sample sizes for 80 % power, the A/A check."
+    "Return the true effect, one experiment of each kind, power, sample sizes for 80 % power, and the A/A test."
     lists = ranked_a, ranked_b, relevant, model
     expected, power = expected_clicks(*lists), power_curve(*lists, sizes, trials, seed)
     per_arm = sample_size(expected["difference"], expected["variance"])
+    needed = {method: users_for_power(sizes, power[method]) for method in ("ab_test", "interleave")}
     return {
-        "simulation": True, "note": NOTE, "systems": {"a": names[0], "b": names[1]}, "user_model": asdict(model), "seed": seed,
-        "n_users": len(ranked_a), "k": ranked_a.shape[1],
-        "expected": expected, "ab_test": ab_test(*lists, seed), "interleave": interleave(*lists, seed), "power": power,
-        "users_for_80_percent": {"ab_test_formula": per_arm and 2 * per_arm} | {method: users_for_power(sizes, power[method]) for method in ("ab_test", "interleave")},
+        "simulation": True,
+        "note": NOTE,
+        "systems": {"a": names[0], "b": names[1]},
+        "user_model": asdict(model),
+        "seed": seed,
+        "n_users": len(ranked_a),
+        "k": ranked_a.shape[1],
+        "expected": expected,
+        "ab_test": ab_test(*lists, seed),
+        "interleave": interleave(*lists, seed),
+        "power": power,
+        "users_for_80_percent": {"ab_test_formula": per_arm and 2 * per_arm} | needed,
         "aa_test": false_positive_rate(ranked_a, relevant, model, trials=trials, seed=seed),
     }
 
+# %% ../../nbs/66_evaluation.simulation.ipynb #45ad57f1
+def _plot_power_of(axis: Any, result: dict[str, Any], method: str, label: str, colour: str) -> None:
+    "Draw a measured power curve with 95 % intervals."
+    power, needed = result["power"], result["users_for_80_percent"][method]
+    sizes, share = np.array(power["sizes"]), np.array(power[method])
+    half = 1.96 / np.sqrt(power["trials"]) * np.sqrt(share * (1 - share))
+    axis.vlines(sizes, share - half, share + half, color=colour, lw=2, alpha=0.45)
+    reached = f"{needed:,} users for 80 %" if needed else f"80 % not reached with {sizes[-1]:,} users"
+    axis.plot(sizes, share, "o-", color=colour, ms=7, label=f"{label}: {reached}")
+
 # %% ../../nbs/66_evaluation.simulation.ipynb #b6fd3985
-def plot_power(result: dict[str, Any]): # from `simulate`
-    "Both power curves with 95 % intervals, and the formula's; returns the matplotlib Figure."
+def plot_power(
+    result: dict[str, Any], # from `simulate`
+) -> "Figure":
+    "Plot both power curves with 95 % intervals, and that of the formula."
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    power, needed = result["power"], result["users_for_80_percent"]
-    sizes, spread = np.array(power["sizes"]), 1.96 / np.sqrt(power["trials"])
+    power, needed = result["power"], result["users_for_80_percent"]["ab_test_formula"]
     with rc_context(PLOT_STYLE):
         figure = Figure(figsize=(9.5, 4))
         axis = figure.subplots()
-        for method, label, colour in (("interleave", "interleaving", HIGHLIGHT), ("ab_test", "A/B test", COLOURS[0])):
-            share = np.array(power[method])
-            half = spread * np.sqrt(share * (1 - share))
-            axis.vlines(sizes, share - half, share + half, color=colour, lw=2, alpha=0.45)
-            users = f"{needed[method]:,} users for 80 %" if needed[method] else f"80 % not reached with {sizes[-1]:,} users"
-            axis.plot(sizes, share, "o-", color=colour, ms=7, label=f"{label}: {users}")
-        formula = f"{needed['replay_formula']:,} users for 80 %" if needed["ab_test_formula"] else "no number suffices"
-        axis.plot(sizes, power["ab_test_formula"], "--", color=COLOURS[0], lw=1, label=f"A/B test, formula: {formula}")
+        _plot_power_of(axis, result, "interleave", "interleaving", HIGHLIGHT)
+        _plot_power_of(axis, result, "ab_test", "A/B test", COLOURS[0])
+        formula = f"{needed:,} users for 80 %" if needed else "no number suffices"
+        axis.plot(power["sizes"], power["ab_test_formula"], "--", color=COLOURS[0], lw=1,
+                  label=f"A/B test, formula: {formula}")
         axis.axhline(0.8, color=INK, lw=1, ls=":")
         axis.set_xscale("log")
-        axis.set_xticks(sizes, [f"{n:,}" for n in sizes])
+        axis.set_xticks(power["sizes"], [f"{n:,}" for n in power["sizes"]])
         axis.minorticks_off()
         axis.set_ylim(0, 1.03)
         axis.set_xlabel("users in the experiment")
-        axis.set_ylabel("found the better system, p < 0.05")
-        axis.grid(axis="y", alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_ylabel("power: share of experiments that\nfind the better system (p < 0.05)")
         figure.legend(frameon=False, loc="outside lower left", ncols=3, fontsize=9)
         a, b = result["systems"].values()
-        figure.suptitle(f"Simulation: {a} against {b}, lists of {result['k']}, {result['n_users']:,} test users drawn again and again, {power['trials']:,} trials per point with 95 % intervals", fontsize=10, x=0.01, ha="left")
+        about = (f"lists of {result['k']}, {result['n_users']:,} test users resampled, "
+                 f"{power['trials']:,} trials per point")
+        figure.suptitle(f"Simulation: {a} against {b}, {about} with 95 % intervals", fontsize=10, x=0.01, ha="left")
     return figure
 
 # %% ../../nbs/66_evaluation.simulation.ipynb #7e23be5f
@@ -340,19 +450,26 @@ def simulate_ab(
     a: str, # a system
     b: str, # another
     k: int = 10, # length of the lists that the simulated users see
-    model: UserModel | None = None, # default: that of the chapter on simulation
+    model: UserModel | None = None, # default: `UserModel()`
     trials: int = 400, # experiments per number of users
-) -> dict[str, Any]: # from `simulation.simulate`
-    "Simulate online tests of two systems on the lists of a finished run, and write reports/results/<dataset>/<protocol>-simulation.json."
+) -> dict[str, Any]: # from `simulate`
+    """Simulate online tests of two systems on the stored lists of a finished run.
+
+    Writes `<protocol>-simulation.json` to the results folder. Raises `NotFoundError` if there is no such run or
+    system, or if `k` is longer than the stored lists."""
     artifacts = open_run(settings, check_protocol(protocol))
+    split, lists = artifacts["split"], artifacts["lists"]
+    assert split is not None and lists is not None
     for name in (a, b):
         check_system_of_run(settings, name, artifacts)
-    holdout = load_holdout(artifacts["split"], "test", settings.relevant)
-    longest = artifacts["lists"].manifest["contents"]["length"]
+    longest = lists.manifest["contents"]["length"]
     if k > longest:
         raise NotFoundError(f"the stored lists are {longest} long, so k can be at most {longest}")
-    ranked = [read_lists(artifacts["lists"], name, holdout.evaluated_users, k) for name in (a, b)]
-    result = simulate(*ranked, holdout.relevant[holdout.evaluated_users], (a, b), model or UserModel(), trials=trials, seed=settings.seed)
+    holdout = load_holdout(split, "test", settings.relevant)
+    users = holdout.evaluated_users
+    ranked_a, ranked_b = (read_lists(lists, name, users, k) for name in (a, b))
+    lists_of_both = (ranked_a, ranked_b, holdout.relevant[users])
+    result = simulate(*lists_of_both, (a, b), model or UserModel(), SIZES, trials, settings.seed)
     result |= {"dataset": settings.dataset, "protocol": protocol, "relevant": settings.relevant}
     write_json(paths(settings).results / f"{settings.results_name(protocol)}-simulation.json", result)
     return result
