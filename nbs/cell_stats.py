@@ -1,7 +1,7 @@
 """How long exported cells, their lines and definitions are, beside the projects that this one takes as a model.
 
-Counts the lines of exported cells without blank lines and directives, and leaves out cells that only import. A cell has an
-example if a code cell that isn't exported follows it within two code cells.
+Counts the lines of exported cells without blank lines and directives, and leaves out cells that only import. A cell
+has an example if a code cell that isn't exported follows it within two code cells.
 """
 
 import ast
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-# Measured in November 2026: median, 90 %, longest, cells above 60 lines, line length at 90 %, share of cells with an example
+# Measured in November 2026: median, 90 %, longest, above 60 lines, line length at 90 %, share with an example
 MODELS = {
     "nbdev": (10, 24, 62, "1 of 266", 91, "59 %"),
     "fastcore": (6, 16, 51, "0 of 673", 89, "81 %"),
