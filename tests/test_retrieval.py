@@ -77,55 +77,6 @@ def test_genre_scores_are_as_of_the_users_moment():
     assert np.array_equal(GenreNeighbours(HALF_LIFE, HEAT, item_genres=genres, item_years=make_years()).fit(later).top_k(np.arange(30), 5, moments)[0], source.top_k(np.arange(30), 5, moments)[0])
 
 
-def test_votes_by_hand(hybrid):
-    pool = hybrid.pool(np.arange(30))
-    for user in range(30):
-        votes, places = {}, {}
-        for name, weight in hybrid.weights["in_session"].items():
-            items, _ = hybrid.sources[name].top_k(np.array([user]), 15)
-            for rank, item in enumerate(items[0][items[0] >= 0].tolist(), 1):
-                votes[item] = votes.get(item, 0) + weight / (60 + rank)
-                places.setdefault(item, {})[name] = rank
-        mine = pool.items[user][pool.items[user] >= 0].tolist()
-        best = sorted(votes, key=lambda item: (-votes[item], item))[:15]
-        assert np.allclose([votes[item] for item in mine], [votes[item] for item in best]) and len(mine) == len(best)
-        for place, item in enumerate(mine):
-            assert {name: int(rank[user, place]) for name, rank in pool.ranks.items() if rank[user, place]} == places[item]
-            said = pool.sources()[user, place].split("+")
-            assert set(said) == set(places[item])
-            top_source = hybrid.top_sources(pool)[user, place]
-            assert hybrid.weights["in_session"][top_source] / (60 + places[item][top_source]) == max(hybrid.weights["in_session"][s] / (60 + r) for s, r in places[item].items())
-
-
-def test_scores_of_sources_travel_with_the_candidates(hybrid):
-    pool = hybrid.pool(np.arange(30))
-    for name, source in hybrid.sources.items():
-        scores = source.unseen_scores(np.arange(30), np.full(30, hybrid.interactions.as_of))
-        mine = np.where(pool.items >= 0, scores[np.arange(30)[:, None], pool.items], -np.inf)
-        assert np.allclose(np.nan_to_num(pool.source_scores[name], nan=-np.inf), mine)
-        assert np.isfinite(pool.source_scores[name][pool.ranks[name] > 0]).all(), "who proposed an item has a score for it"
-    assert (np.isfinite(pool.source_scores["als"]) & (pool.ranks["als"] == 0)).any(), "scores are known beyond a source's own list"
-
-
-def test_a_newcomer_gets_what_needs_no_history(hybrid):
-    pool = hybrid.pool(np.array([29]))
-    assert (pool.items[0] >= 0).all() and set(pool.sources()[0]) == {"popularity"}
-
-
-def test_a_source_without_weight_is_not_asked():
-    hybrid = make_hybrid(everywhere(popularity=1.0, als=0.0)).fit(make_interactions())
-    assert list(hybrid.pool(np.arange(3)).ranks) == ["popularity"]
-
-
-def test_origin_tells_about_any_list(hybrid):
-    users = np.arange(5)
-    pool = hybrid.pool(users)
-    shuffled = pool.items[:, ::-1].copy()
-    again = hybrid.pool_of_items(users, shuffled)
-    for name in pool.ranks:
-        assert np.array_equal(again.ranks[name][:, ::-1], pool.ranks[name])
-
-
 def test_every_reason_is_about_its_source(hybrid):
     more = [source.fit(hybrid.interactions) for source in (PopularityRecent(), ALSRecent(als=hybrid.sources["als"]), Sequential())]
     hybrid = replace(hybrid, sources=hybrid.sources | {source.name: source for source in more})
@@ -143,51 +94,6 @@ def test_every_reason_is_about_its_source(hybrid):
     items = hybrid.sources["sequential"].top_k(np.array([4]), 4)[0][0]
     fresh = hybrid.sources["sequential"].seed_items(np.array([4]), items[None])[0]
     assert reasons(hybrid, 4, items, np.full(4, "sequential"), fresh, titles, genre_names, fresh) == [f"Boosted by your likes: Film {item}" for item in fresh]
-
-
-def test_batches_do_not_matter(hybrid):
-    whole, parts = hybrid.pool(np.arange(30)), hybrid.pool(np.arange(30), batch_size=7)
-    assert np.array_equal(whole.items, parts.items) and np.array_equal(whole.scores, parts.scores)
-    assert all(np.array_equal(whole.ranks[name], parts.ranks[name]) for name in whole.ranks)
-    assert hybrid.pool(np.array([], int)).items.shape == (0, 15)
-
-
-def test_what_a_user_is_doing():
-    interactions = make_interactions()
-    hybrid = make_hybrid().fit(interactions)
-    last = interactions.timestamp[interactions.indptr[1:30] - 1]
-    assert (hybrid.user_context(np.arange(29), last + 3_600) == 0).all() and (hybrid.user_context(np.arange(29), last + 3_601) == 1).all()
-    assert hybrid.user_context(np.array([29]), np.array([interactions.as_of])).tolist() == [2]
-    hybrid.new_user_events = 13
-    assert (hybrid.user_context(np.arange(30), np.full(30, interactions.as_of)) == 2).all()
-
-
-def test_each_situation_has_its_weights():
-    weights = {"in_session": {"als": 1.0}, "returning": {"item_item": 1.0}, "new_user": {"popularity": 1.0}}
-    interactions = make_interactions()
-    hybrid = make_hybrid(weights).fit(interactions)
-    last = interactions.timestamp[interactions.indptr[1:30] - 1]
-    for source, shift in (("als", 60), ("item_item", 7_200)):
-        items, _ = hybrid.top_k(np.arange(29), 5, last + shift)
-        assert np.array_equal(items, hybrid.sources[source].top_k(np.arange(29), 5, last + shift)[0])
-        assert (hybrid.top_sources(hybrid.pool(np.arange(29), last + shift))[:, 0] == source).all()
-    assert np.array_equal(hybrid.top_k(np.array([29]), 5)[0], hybrid.sources["popularity"].top_k(np.array([29]), 5)[0])
-
-
-def test_quotas_guarantee_a_place():
-    interactions = make_interactions()
-    plain = make_hybrid(everywhere(popularity=0.001, als=1.0)).fit(interactions)
-    with_quota = make_hybrid(everywhere(popularity=0.001, als=1.0))
-    with_quota.quotas = {"popularity": 6}
-    with_quota.fit(interactions)
-    users = np.arange(29)
-    first, pool = plain.sources["popularity"].top_k(users, 6)[0], with_quota.pool(users)
-    missing = 0
-    for user in users:
-        assert set(first[user].tolist()) <= set(pool.items[user].tolist()) and len(set(pool.items[user].tolist())) == 15
-        missing += not set(first[user].tolist()) <= set(plain.pool(users).items[user].tolist())
-        assert (np.diff(pool.scores[user]) <= 0).all()
-    assert missing, "without the quota some would be missing"
 
 
 def test_tuning_finds_the_source_that_knows():
@@ -244,24 +150,3 @@ def test_a_catalogue_without_genres_or_years():
     interactions = make_interactions()
     source = GenreNeighbours(item_genres=sparse.csr_matrix((40, 0), dtype=np.float32), item_years=np.full(40, np.nan, np.float32)).fit(interactions)
     assert (source.top_k(np.arange(30), 5)[0] == -1).all(), "it has nothing to say, and says nothing"
-
-
-def test_places_are_those_in_the_lists():
-    """Where the pool and the sources have an item, against a look into their lists; users in batches, in any order."""
-    interactions = make_interactions()
-    hybrid = Hybrid({"popularity": Popularity(), "als": ALS(factors=8)}, everywhere(popularity=0.5, als=1.0), 20).fit(interactions)
-    users, rng = np.array([4, 1, 9, 29, 2]), np.random.default_rng(0)
-    rows, items = rng.integers(0, 5, 40), rng.integers(0, 40, 40)
-    moments = np.full(5, interactions.as_of)
-    places = hybrid.ranks_of_items(users, rows, items, 15, moments, batch_size=2)
-    lists = {"hybrid": replace_depth(hybrid, 15).top_k(users, 15)[0]} | {name: source.top_k(users, 15)[0] for name, source in hybrid.sources.items()}
-    for name, ranked in lists.items():
-        expected = [list(ranked[row]).index(item) + 1 if item in ranked[row] else 0 for row, item in zip(rows, items, strict=True)]
-        assert places[name].tolist() == expected, name
-
-
-def replace_depth(hybrid, depth):
-    """The same fitted hybrid whose sources propose no more than so many."""
-    other = replace(hybrid, depth=depth)
-    other.interactions = hybrid.interactions
-    return other

@@ -274,7 +274,7 @@ def test_debug_adds_up(service):
     assert [item["score"] for item in debug["items"]] == [pick.score for pick in answer.items] and [item["reason"] for item in debug["items"]] == [pick.reason for pick in answer.items]
     bases = [item["score"] - sum(item["contributions"]) for item in debug["items"]]
     assert bases == pytest.approx([bases[0]] * 5, abs=1e-5), "a score is a constant and its contributions"
-    assert set(debug["sources"]) == set(service.hybrid.active_sources) and all(len(proposed) == 5 for proposed in debug["sources"].values())
+    assert set(debug["sources"]) == set(service.hybrid.builder.sources) and all(len(proposed) == 5 for proposed in debug["sources"].values())
     votes = [candidate["fused_score"] for candidate in debug["pool"]]
     assert votes == sorted(votes, reverse=True) and len(votes) == 40
     values = dict(zip(debug["features"], debug["items"][0]["features"], strict=True))

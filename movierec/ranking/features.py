@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..config import ALL_SOURCES
-from ..retrieval.hybrid import USER_CONTEXTS
+from ..retrieval.fusion import USER_CONTEXTS
 
 # %% ../../nbs/50_ranking.features.ipynb #0c39bfbb
 @dataclass(frozen=True)

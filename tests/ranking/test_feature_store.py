@@ -37,7 +37,7 @@ def store():
 
 
 def matrix_of(store, users, items, times, features=V3_FEATURES):
-    pool = store.hybrid.pool_of_items(users, np.asarray(items, np.int32), times)
+    pool = store.hybrid.builder.pool_of_items(users, np.asarray(items, np.int32), times)
     return store.matrix(pool, times, features)
 
 
@@ -103,7 +103,7 @@ def test_matrix_against_a_loop(store):
     users = np.array([3, NEW_USER, 8])
     items = np.array([[1, 39, -1], [0, 5, 6], [7, 7, 2]], np.int32)
     times = np.array([store.interactions.as_of, 10**9 + 5 * 10**6, 10**9 + 5 * 10**6])
-    pool = store.hybrid.pool_of_items(users, items, times)
+    pool = store.hybrid.builder.pool_of_items(users, items, times)
     matrix = store.matrix(pool, times)
     assert matrix.shape == (3, 3, len(FEATURES)) and matrix.dtype == np.float32
     assert np.isnan(matrix[0, 2]).all(), "no item, no features"
@@ -156,7 +156,7 @@ def test_events_after_the_prediction_time_change_nothing():
     hybrid = fitted(interactions.select(~later))
     users, times = np.arange(30), np.full(30, middle)
     items = np.random.default_rng(0).integers(0, 40, (30, 10)).astype(np.int32)
-    pool = hybrid.pool_of_items(users, items, times)
+    pool = hybrid.builder.pool_of_items(users, items, times)
     before = FeatureStore(hybrid, 30.0).matrix(pool, times)
     assert np.isfinite(before[:29]).mean() > 0.6
     changed = replace(

@@ -47,7 +47,7 @@ def matrix(tiny, as_of):
     """V2's features of every user and item."""
     n, n_items = tiny.interactions.n_users, len(tiny.items)
     items, times = np.tile(np.arange(n_items, dtype=np.int32), (n, 1)), np.full(n, as_of)
-    pool = tiny.store.hybrid.pool_of_items(np.arange(n), items, times)
+    pool = tiny.store.hybrid.builder.pool_of_items(np.arange(n), items, times)
     return tiny.store.matrix(pool, times, V2_FEATURES)
 
 
