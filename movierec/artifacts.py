@@ -135,6 +135,7 @@ MODULES = (
     "retrieval.transformer",
     "retrieval.ann",
     "retrieval.neural",
+    "retrieval.fusion",
     "retrieval.hybrid",
     "ranking.features",
     "ranking.timeline",

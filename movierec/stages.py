@@ -28,7 +28,7 @@ from .ranking.ranked import RankedSystem
 from .ranking.ranker import RANKERS, Ranker, load_ranker, rerank, save_ranker, train_ranker
 from .ranking.training import TrainingSet, load_phase
 from .retrieval.als import ALS
-from .retrieval.hybrid import Hybrid, make_hybrid
+from .retrieval.hybrid import Hybrid, make_hybrid, write_hybrid_metadata
 from .retrieval.neural import SASRec
 from .retrieval.recommender import Recommender
 
@@ -102,7 +102,7 @@ def fit_sources(
         hybrid.sources[name] = type(source).load(folder / name, history)
         del source  # its memory is free for the next
     hybrid.interactions = history
-    hybrid.describe(folder)
+    write_hybrid_metadata(hybrid, folder)
     return seconds
 
 # %% ../nbs/59_stages.ipynb #8e044834

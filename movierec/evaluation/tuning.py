@@ -16,7 +16,8 @@ from ..artifacts import Artifact, open_artifact, paths
 from ..config import DataError, NotFoundError, Settings, did_you_mean
 from ..data.holdout import Holdout, load_holdout
 from ..metrics import user_metrics
-from ..retrieval.hybrid import Hybrid, USER_CONTEXTS
+from ..retrieval.fusion import USER_CONTEXTS
+from ..retrieval.hybrid import Hybrid
 from ..retrieval.top_k import top_k
 from ..opening import check_protocol, open_run
 
@@ -30,7 +31,7 @@ def users_in_context(
 ) -> np.ndarray: # int32, ascending user_idx
     "Return the evaluated users who are in a context; raises `DataError` if there are none."
     users = holdout.evaluated_users
-    users = users[hybrid.user_context(users, holdout.as_of[users]) == USER_CONTEXTS.index(user_context)]
+    users = users[hybrid.builder.user_context(users, holdout.as_of[users]) == USER_CONTEXTS.index(user_context)]
     if len(users) > limit:
         users = np.sort(np.random.default_rng(seed).choice(users, limit, replace=False))
     if not len(users):

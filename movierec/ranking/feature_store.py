@@ -29,8 +29,9 @@ from movierec.ranking.features import (
     V3_FEATURES,
 )
 from .timeline import PointInTimeState, Timeline, item_timeline, user_timeline
+from ..retrieval.fusion import CandidatePool
 from ..retrieval.genre import category_affinity
-from ..retrieval.hybrid import CandidatePool, Hybrid
+from ..retrieval.hybrid import Hybrid
 from ..retrieval.linalg import dense_product
 
 # %% ../../nbs/52_ranking.feature_store.ipynb #254a6c8c

@@ -40,7 +40,7 @@ def rank_batch(
 ) -> dict[str, Lists]: # each active source, "hybrid" and each ranker → lists
     "Rank the candidates of a batch of users in every order, and return the sources' own lists too."
     hybrid, features = store.hybrid, needed_features(rankers)
-    pool, lists = hybrid.pool_and_lists(users, as_of, max(k, hybrid.pool_size), k)
+    pool, lists = hybrid.builder.pool_and_lists(users, as_of, max(k, hybrid.pool_size), k)
     matrix = store.matrix(pool, as_of, features)
     lists["hybrid"] = (pool.items[:, :k], pool.scores[:, :k])
     for name, ranker in rankers.items():

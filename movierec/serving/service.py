@@ -24,7 +24,8 @@ from ..ranking.feature_store import FeatureStore
 from ..ranking.feature_tables import load_histories
 from ..ranking.features import V2_FEATURES
 from ..ranking.ranker import RANKERS, load_ranker, rank_order
-from ..retrieval.hybrid import Hybrid, CandidatePool, USER_CONTEXTS
+from ..retrieval.fusion import CandidatePool, USER_CONTEXTS
+from ..retrieval.hybrid import Hybrid
 from ..retrieval.top_k import top_k
 from .explain import reasons
 from .search import MovieCatalogue, Movie
@@ -248,7 +249,7 @@ class _Ranking(_Opened):
         "Who brought these items where they are."
         if ranking.pool is None:
             return np.full(len(chosen), self.system, dtype=object)
-        active_sources = ranking.hybrid.top_sources(ranking.pool.take(ranking.place[None, chosen]))[0]
+        active_sources = ranking.hybrid.fusion.top_sources(ranking.pool.take(ranking.place[None, chosen]))[0]
         return active_sources if parts is None else top_contributing_source(parts, self.ranker.features, active_sources, tuple(ranking.hybrid.sources))
 
     def answer(
@@ -368,7 +369,7 @@ class RecommenderService(_Ranking):
         top_sources = self.top_sources(ranking, chosen, parts)
         sentences = self.reasons(ranking, chosen, top_sources, taste)
         ranking.seconds["reasons"] = perf_counter() - started
-        said = {name: ranking.hybrid.sources[name].top_k(np.zeros(1, np.int32), k) for name in ranking.hybrid.active_sources}
+        said = {name: ranking.hybrid.sources[name].top_k(np.zeros(1, np.int32), k) for name in ranking.hybrid.builder.sources}
         pool, features = ranking.pool, () if self.ranker is None else self.ranker.features
         items = [{"item_idx": int(ranking.items[place]), "title": self.catalogue.titles[ranking.items[place]], "rank": rank, "score": _number(ranking.scores[place]),
                   "top_source": top_source, "reason": reason} for rank, (place, top_source, reason) in enumerate(zip(chosen, top_sources, sentences, strict=True), 1)]
@@ -418,7 +419,7 @@ def recommend(
     ranking = service.rank(history, user, k)
     chosen = np.arange(len(table))
     parts = service.contributions(ranking, chosen)
-    pool = ranking.hybrid.pool_of_items(np.zeros(1, np.int32), ranking.items[None, chosen])
+    pool = ranking.hybrid.builder.pool_of_items(np.zeros(1, np.int32), ranking.items[None, chosen])
     if parts is None:
         store = service.store.fold_in(history, service.hybrid.sources["als"].user_factors[[user]])
         features = dict(zip(V2_FEATURES, store.matrix(pool, np.array([service.known.as_of]), V2_FEATURES)[0].T, strict=True))
