@@ -53,7 +53,7 @@ def source_ablation(
     users = holdout.evaluated_users if users is None else users
     columns = [f"{metric}@{k}" for metric in metrics for k in sizes]
     rows = {}
-    for source in (None, *hybrid.active_sources):
+    for source in (None, *hybrid.builder.sources):
         lists, _ = without_source(hybrid, source).top_k(users, max(sizes), holdout.as_of[users])
         values = user_metrics(lists, holdout.relevant[users], sizes)
         label = "all sources" if source is None else f"without {source}"

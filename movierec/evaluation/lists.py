@@ -26,7 +26,7 @@ from ..progress import report_progress
 from ..ranking.feature_store import FeatureStore
 from ..ranking.ranked import ranked_lists
 from ..ranking.ranker import Ranker
-from ..retrieval.hybrid import Hybrid
+from ..retrieval.hybrid import Hybrid, ranks_of_items
 from ..retrieval.recommender import candidate_table
 from ..stages import load_rankers
 
@@ -107,7 +107,7 @@ def candidate_ranks(
     "Return the rank of each held-out item among the candidates of the hybrid and of each active source."
     users = _pool_users(holdout, settings)
     events = holdout.events.select(np.isin(holdout.events.user_idx, users))
-    ranks = hybrid.ranks_of_items(
+    ranks = ranks_of_items(hybrid.builder, 
         users,
         np.searchsorted(users, events.user_idx),
         events.item_idx,
