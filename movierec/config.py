@@ -527,18 +527,6 @@ class Settings(BaseSettings):
         _check_consistency(self)
         return self
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        "Return where settings come from, highest precedence first (called by pydantic)."
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
-
     @property
     def sources(self) -> tuple[str, ...]:
         "The sources that are fitted."
@@ -613,6 +601,28 @@ def _first_problem(error: ValidationError) -> str:
     value = "" if hidden else f" = {first['input']!r}"
     return f"setting {name}{value} is not usable: {reason[0].lower() + reason[1:]}"
 
+# %% ../nbs/00_config.ipynb #82c2c06b
+def _settings_class(
+    file: Path | None, # TOML file
+) -> type[Settings]:
+    "Return `Settings` that also read a TOML file, with less precedence than the environment."
+    class Configured(Settings):
+        model_config = SettingsConfigDict(toml_file=file)
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            "Return where settings come from, highest precedence first (called by pydantic)."
+            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    return Configured
+
 # %% ../nbs/00_config.ipynb #6bd64ef2
 def load_settings(
     config: Path | None = None, # TOML file; default: $MOVIEREC_CONFIG, else movierec.toml in the project's root
@@ -621,12 +631,8 @@ def load_settings(
     "Return the settings from defaults, TOML file, environment and `overrides`; raise `ConfigError` if unusable."
     file = _config_file(config)
     _check_environment()
-
-    class Configured(Settings):
-        model_config = SettingsConfigDict(toml_file=file)
-
     try:
-        loaded = Configured(**{name: value for name, value in overrides.items() if value is not None})
+        loaded = _settings_class(file)(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         raise ConfigError(_first_problem(error)) from None
     except tomllib.TOMLDecodeError as error:

@@ -218,7 +218,7 @@ def novelty(
 ) -> np.ndarray: # float64 per user, bits: 0 to log2(n_users); NaN for an empty list
     """Return the mean self-information of the recommended items (Zhou et al. 2010).
 
-    An item that nobody has seen counts as seen by one user, as its information would be infinite; one with more events
+    An item without events counts as seen by one user, as its information would be infinite; one with more events
     than there are users counts as seen by all.
     """
     information = np.log2(n_users / np.clip(item_counts, 1, n_users))

@@ -76,7 +76,7 @@ def test_memory_is_released_near_the_limit_and_only_there(tmp_path, monkeypatch)
 
 
 def test_large_arrays_are_spilled_while_memory_is_limited(tmp_path):
-    """They keep their values, in a file that nobody has to delete; small ones, or all without a limit, stay in memory."""
+    """They keep their values, in a file that needs no deleting; small ones, or all without a limit, stay in memory."""
     large, small = np.arange(1_000_000.0).reshape(-1, 10), np.arange(5)
     assert spill_to_disk(large) is large
     with memory_limited(NO_LIMIT, tmp_path / "spill"):
