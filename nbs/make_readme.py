@@ -16,7 +16,11 @@ def readme() -> str:
     for cell in nbformat.read(ROOT / "nbs" / "index.ipynb", 4).cells:
         if cell.cell_type == "markdown":
             parts.append(cell.source)
-        parts += [output.data["text/markdown"] for output in cell.get("outputs", []) if "text/markdown" in output.get("data", {})]
+        parts += [
+            output.data["text/markdown"]
+            for output in cell.get("outputs", [])
+            if "text/markdown" in output.get("data", {})
+        ]
     here = re.sub(r"\]\((?!\.\./|[a-z]+:|#)", "](nbs/", "\n\n".join(parts))  # links to chapters and pictures
     return here.replace("](../", "](") + "\n"
 

@@ -1,6 +1,7 @@
 """Quarto's `ipynb-filters` entry: nbdev's own processors, from standard input to standard output.
 
-Without it Quarto stumbles over directives such as `#| export`. Quarto runs it with the Python it finds; where that one has no
+Without it Quarto stumbles over directives such as `#| export`. Quarto runs it with the Python it finds; where
+that one has no
 nbdev, the one that `make` set up takes over.
 """
 
@@ -15,8 +16,13 @@ from pathlib import Path
 VENV = Path(__file__).resolve().parent.parent / ".venv"
 if importlib.util.find_spec("nbdev") is None:
     if not (VENV / "bin" / "python").exists() or Path(sys.prefix).resolve() == VENV.resolve():
-        sys.exit("The site needs nbdev, which comes with the development tools: `make site` installs them, or run `make test` once")
-    os.execv(VENV / "bin" / "python", [str(VENV / "bin" / "python"), __file__])  # the notebook still waits on standard input
+        sys.exit(
+            "The site needs nbdev, which comes with the development tools: "
+            "`make site` installs them, or run `make test` once"
+        )
+    os.execv(
+        VENV / "bin" / "python", [str(VENV / "bin" / "python"), __file__]
+    )  # the notebook still waits on standard input
 
 from execnb.nbio import dict2nb, mk_cell, nb2str  # noqa: E402
 from fastcore.xtras import loads  # noqa: E402
@@ -26,7 +32,9 @@ CELL_KEYS = {"cell_type", "execution_count", "id", "metadata", "outputs", "sourc
 
 
 def keep_opening(notebook) -> None:
-    """Part the title and the subtitle from the text below them: nbdev makes front matter of the whole first cell and would lose the text."""
+    """Part the title and the subtitle from the text below them: nbdev makes front matter of the whole first
+    cell and would lose the text.
+    """
     for position, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown" and cell.source.startswith("# "):
             title, *lines = cell.source.split("\n")
@@ -39,7 +47,9 @@ def keep_opening(notebook) -> None:
 
 
 def tidy(cell) -> None:
-    """Take out what is wrong on this site: notes that processors leave for each other, a file name that all pages would share, links to a source that is nowhere on line."""
+    """Take out what is wrong on this site: notes that processors leave for each other, a file name that all
+    pages would share, links to a source that is nowhere on line.
+    """
     for key in set(cell) - CELL_KEYS:
         del cell[key]
     if cell.cell_type == "raw":

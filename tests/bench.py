@@ -1,11 +1,16 @@
-"""`make bench`: time and peak memory of the stages, beside the same work by other libraries, in reports/results/bench.json.
+"""`make bench`: time and peak memory of the stages, beside the same work by other libraries, in
+reports/results/bench.json.
 
-Every measurement is a process of its own, repeated in turn with its peers (A B C A B C …), so that a machine whose speed drifts is
-fair to all; the median counts. SCALE is the size of the synthetic archive: 0.05 by default, 1 for the twenty million. CASES names the
-cases to run, separated by commas (by default all are): they take the place of the same cases in a file of the same scale. Each line says of which
+Every measurement is a process of its own, repeated in turn with its peers (A B C A B C …), so that a machine
+whose speed drifts is
+fair to all; the median counts. SCALE is the size of the synthetic archive: 0.05 by default, 1 for the twenty
+million. CASES names the
+cases to run, separated by commas (by default all are): they take the place of the same cases in a file of the
+same scale. Each line says of which
 commit it is.
 
-RecTools wants other versions of numpy and attrs than movierec, so it lives in an environment of its own, .venv/peers, made when it is
+RecTools wants other versions of numpy and attrs than movierec, so it lives in an environment of its own,
+.venv/peers, made when it is
 first needed. Whatever a peer can't do (install, memory, time) is a line of the results too.
 """
 
@@ -25,11 +30,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / ".venv" / "peers"
 PEER_PACKAGES = ("rectools==0.19.0",)
-FACTORS, ITERATIONS, ALPHA, REGULARIZATION, NEIGHBOURS, EASE_ITEMS, EASE_LAMBDA = 64, 5, 2.0, 1.0, 200, 10_000, 500.0  # the same for all who fit a model
-MOST_SECONDS = 900 # of one measurement
+FACTORS, ITERATIONS, ALPHA, REGULARIZATION, NEIGHBOURS, EASE_ITEMS, EASE_LAMBDA = (
+    64,
+    5,
+    2.0,
+    1.0,
+    200,
+    10_000,
+    500.0,
+)  # the same for all who fit a model
+MOST_SECONDS = 900  # of one measurement
 
 
-# --- what is measured: each function is run in a fresh process with (archive, folder); if it returns a function, only that is timed ---
+# --- what is measured: each function is run in a fresh process with (archive, folder); if it returns a
+# function, only that is timed ---
 
 
 def ours_ingest(archive: Path, folder: Path) -> dict:
@@ -74,7 +88,9 @@ def polars_ingest(archive: Path, folder: Path) -> dict:
 
 
 def polars_same_work(archive: Path, folder: Path) -> dict:
-    """zip → Parquet with polars, with the checks of every rating (ranges, repeats, unknown movies) and the sorting that movierec does."""
+    """zip → Parquet with polars, with the checks of every rating (ranges, repeats, unknown movies) and the
+    sorting that movierec does.
+    """
     import polars as pl
 
     rows = {}
@@ -82,7 +98,12 @@ def polars_same_work(archive: Path, folder: Path) -> dict:
     for table in ("ratings", "movies", "links", "tags"):
         frame = movies if table == "movies" else pl.read_csv(_member(archive, table, folder))
         if table == "ratings":
-            wrong = ~(pl.col("rating").is_between(0.5, 5) & pl.col("timestamp").is_between(631_152_000, 2_000_000_000) & (pl.col("userId") >= 0) & (pl.col("movieId") >= 0))
+            wrong = ~(
+                pl.col("rating").is_between(0.5, 5)
+                & pl.col("timestamp").is_between(631_152_000, 2_000_000_000)
+                & (pl.col("userId") >= 0)
+                & (pl.col("movieId") >= 0)
+            )
             assert frame.select(wrong.sum()).item() == 0 and frame.null_count().sum_horizontal().item() == 0
             assert frame.select(pl.struct("userId", "movieId").n_unique()).item() == len(frame)
             assert frame.join(movies, on="movieId", how="anti").is_empty()
@@ -95,7 +116,9 @@ def polars_same_work(archive: Path, folder: Path) -> dict:
 def _settings(archive: Path):
     from movierec.config import load_settings
 
-    return load_settings(dataset="synthetic", data_dir=archive.parent / "data", reports_dir=archive.parent / "reports")
+    return load_settings(
+        dataset="synthetic", data_dir=archive.parent / "data", reports_dir=archive.parent / "reports"
+    )
 
 
 def _known(archive: Path):
@@ -116,21 +139,21 @@ def _fit(model, archive: Path):
 
 
 def ours_item_item(archive: Path, folder: Path):
-    """ItemItem with cosine similarities: interactions → 200 neighbours of each film."""
+    """ItemItem with cosine similarities: interactions → 200 neighbours of each movie."""
     from movierec.retrieval.item_item import ItemItem
 
     return _fit(ItemItem("cosine", NEIGHBOURS), archive)
 
 
 def ours_rp3beta(archive: Path, folder: Path):
-    """ItemItem as configured, with RP3beta: interactions → 200 neighbours of each film."""
+    """ItemItem as configured, with RP3beta: interactions → 200 neighbours of each movie."""
     from movierec.retrieval.item_item import ItemItem
 
     return _fit(ItemItem("rp3beta", NEIGHBOURS), archive)
 
 
 def implicit_item_item(archive: Path, folder: Path):
-    """implicit's CosineRecommender by itself: CSR matrix → 200 neighbours of each film."""
+    """implicit's CosineRecommender by itself: CSR matrix → 200 neighbours of each movie."""
     from implicit.nearest_neighbours import CosineRecommender
 
     interactions, _ = _known(archive)
@@ -145,7 +168,7 @@ def implicit_item_item(archive: Path, folder: Path):
 
 
 def ours_sequential(archive: Path, folder: Path):
-    """Sequential: interactions → directed co-visitation, 1,000 followers of each film."""
+    """Sequential: interactions → directed co-visitation, 1,000 followers of each movie."""
     from movierec.retrieval.sequential import Sequential
 
     return _fit(Sequential(), archive)
@@ -171,21 +194,23 @@ def implicit_als(archive: Path, folder: Path):
 
     def work() -> dict:
         with threadpool_limits(1, "blas"):  # as its documentation asks
-            AlternatingLeastSquares(factors=FACTORS, regularization=REGULARIZATION, iterations=ITERATIONS, random_state=42).fit(weights, show_progress=False)
+            AlternatingLeastSquares(
+                factors=FACTORS, regularization=REGULARIZATION, iterations=ITERATIONS, random_state=42
+            ).fit(weights, show_progress=False)
         return {"iterations": ITERATIONS}
 
     return work
 
 
 def ours_ease(archive: Path, folder: Path):
-    """EASE on the 10,000 most rated films."""
+    """EASE on the 10,000 most rated movies."""
     from movierec.retrieval.linear import EASE
 
     return _fit(EASE(EASE_LAMBDA, EASE_ITEMS), archive)
 
 
 def rectools_ease(archive: Path, folder: Path):
-    """RecTools' EASEModel on the 10,000 most rated films, from its own Dataset."""
+    """RecTools' EASEModel on the 10,000 most rated movies, from its own Dataset."""
     import numpy as np
     import pandas as pd
     from rectools import Columns
@@ -193,7 +218,14 @@ def rectools_ease(archive: Path, folder: Path):
     from rectools.models import EASEModel
 
     user, item = np.load(archive.parent / "most_rated.npy")
-    frame = pd.DataFrame({Columns.User: user, Columns.Item: item, Columns.Weight: 1.0, Columns.Datetime: pd.Timestamp("2015-01-01")})
+    frame = pd.DataFrame(
+        {
+            Columns.User: user,
+            Columns.Item: item,
+            Columns.Weight: 1.0,
+            Columns.Datetime: pd.Timestamp("2015-01-01"),
+        }
+    )
     dataset = Dataset.construct(frame)
     del frame, user, item
 
@@ -205,7 +237,7 @@ def rectools_ease(archive: Path, folder: Path):
 
 
 def ours_linear_ar(archive: Path, folder: Path):
-    """LinearAutoregression: three memories of the 6,000 most rated films."""
+    """LinearAutoregression: three memories of the 6,000 most rated movies."""
     from movierec.retrieval.linear import LinearAutoregression
 
     return _fit(LinearAutoregression(), archive)
@@ -252,7 +284,11 @@ def ours_pool(archive: Path, folder: Path):
 
     def work() -> dict:
         pool = hybrid.pool(np.arange(interactions.n_users))
-        return {"users": len(pool.users), "sources": len(pool.ranks), "candidates": int((pool.items >= 0).sum())}
+        return {
+            "users": len(pool.users),
+            "sources": len(pool.ranks),
+            "candidates": int((pool.items >= 0).sum()),
+        }
 
     return work
 
@@ -266,7 +302,10 @@ def _store(archive: Path):
 
 
 def ours_ranker(archive: Path, folder: Path):
-    """Ranker V3 as a run trains it: the pools and features of as many users as ranker.max_rows allows in each of two phases, and LambdaRank on them. The labels are made up: they change what is learnt, not what it costs."""
+    """Ranker V3 as a run trains it: the pools and features of as many users as ranker.max_rows allows in each
+    of two phases, and LambdaRank on them. The labels are made up: they change what is learnt, not what it
+    costs.
+    """
     import numpy as np
 
     from movierec.artifacts import replace_atomically
@@ -276,7 +315,11 @@ def ours_ranker(archive: Path, folder: Path):
 
     settings, store = _settings(archive), _store(archive)
     n = store.interactions.n_users
-    users = np.random.default_rng(0).choice(n, min(n, settings.ranker.max_rows // settings.hybrid.pool_size * 2), replace=False).astype(np.int32)
+    users = (
+        np.random.default_rng(0)
+        .choice(n, min(n, settings.ranker.max_rows // settings.hybrid.pool_size * 2), replace=False)
+        .astype(np.int32)
+    )
 
     def part(start: int):
         pool = store.hybrid.pool(users[start : start + 128])
@@ -284,20 +327,31 @@ def ours_ranker(archive: Path, folder: Path):
 
     def work() -> dict:
         started = time.perf_counter()
-        items, features = (np.concatenate(parts) for parts in zip(*map_threads(part, range(0, len(users), 128)), strict=True))
+        items, features = (
+            np.concatenate(parts) for parts in zip(*map_threads(part, range(0, len(users), 128)), strict=True)
+        )
         collected = time.perf_counter()
-        labels = (items >= 0) & (np.random.default_rng(1).random(items.shape) < np.where(np.arange(items.shape[1]) < 20, 0.02, 0.002))
+        labels = (items >= 0) & (
+            np.random.default_rng(1).random(items.shape) < np.where(np.arange(items.shape[1]) < 20, 0.02, 0.002)
+        )
         ranker = train_ranker("ranked_v3", TrainingSet(users, items, features, labels), settings)
         done = time.perf_counter()
         with replace_atomically(archive.parent / "ranker") as temporary:
             ranker.save(temporary)
-        return {"users": len(users), "rows": int((items >= 0).sum()), "collecting_seconds": round(collected - started, 2), "training_seconds": round(done - collected, 2)}
+        return {
+            "users": len(users),
+            "rows": int((items >= 0).sum()),
+            "collecting_seconds": round(collected - started, 2),
+            "training_seconds": round(done - collected, 2),
+        }
 
     return work
 
 
 def ours_rank(archive: Path, folder: Path):
-    """Features and scores of V3 for 200 candidates of every user, all users asking at one moment, on all cores; the pools themselves are not counted."""
+    """Features and scores of V3 for 200 candidates of every user, all users asking at one moment, on all
+    cores; the pools themselves are not counted.
+    """
     import numpy as np
 
     from movierec.parallel import cores, map_threads
@@ -323,14 +377,19 @@ def ours_rank(archive: Path, folder: Path):
 
 
 def ours_one_user(archive: Path, folder: Path):
-    """One user at a time, on one thread, 300 of them: milliseconds for the pool of 200, and for features and scores of V3."""
+    """One user at a time, on one thread, 300 of them: milliseconds for the pool of 200, and for features and
+    scores of V3.
+    """
     import numpy as np
     from threadpoolctl import threadpool_limits
 
     from movierec.ranking.ranker import load_ranker
 
     store, ranker = _store(archive), load_ranker(archive.parent / "ranker")
-    users, now = np.random.default_rng(0).integers(0, store.interactions.n_users, 320), np.array([store.interactions.as_of + 3_600])
+    users, now = (
+        np.random.default_rng(0).integers(0, store.interactions.n_users, 320),
+        np.array([store.interactions.as_of + 3_600]),
+    )
 
     def work() -> dict:
         pools, ranks = [], []
@@ -342,14 +401,26 @@ def ours_one_user(archive: Path, folder: Path):
                 ranker.predict(store.matrix(pool, now)[0])
                 pools.append(found - started)
                 ranks.append(time.perf_counter() - found)
-        return {f"{name}_ms": {f"p{q}": round(float(np.percentile(times[20:], q)) * 1e3, 2) for q in (50, 99)} for name, times in (("pool", pools), ("features_and_scores", ranks))}
+        return {
+            f"{name}_ms": {f"p{q}": round(float(np.percentile(times[20:], q)) * 1e3, 2) for q in (50, 99)}
+            for name, times in (("pool", pools), ("features_and_scores", ranks))
+        }
 
     return work
 
 
 CASES = {
-    "ingest": {"movierec": ours_ingest, "pandas": pandas_ingest, "polars": polars_ingest, "polars, same work": polars_same_work},
-    "item_item": {"movierec": ours_item_item, "movierec, rp3beta": ours_rp3beta, "implicit": implicit_item_item},
+    "ingest": {
+        "movierec": ours_ingest,
+        "pandas": pandas_ingest,
+        "polars": polars_ingest,
+        "polars, same work": polars_same_work,
+    },
+    "item_item": {
+        "movierec": ours_item_item,
+        "movierec, rp3beta": ours_rp3beta,
+        "implicit": implicit_item_item,
+    },
     "sequential": {"movierec": ours_sequential},
     "als": {"movierec": ours_als, "implicit": implicit_als},
     "ease": {"movierec": ours_ease, "rectools": rectools_ease},
@@ -361,8 +432,12 @@ CASES = {
     "rank": {"movierec": ours_rank},
     "one_user": {"movierec": ours_one_user},
 }
-ELSEWHERE = {rectools_ease} # run in .venv/peers
-ONCE = {"linear_ar", "hybrid_fit", "ranker"} # half a minute and more at any scale: what they take is solving for as many films
+ELSEWHERE = {rectools_ease}  # run in .venv/peers
+ONCE = {
+    "linear_ar",
+    "hybrid_fit",
+    "ranker",
+}  # half a minute and more at any scale: what they take is solving for as many movies
 
 
 def repeats(case: str, scale: float) -> int:
@@ -371,26 +446,43 @@ def repeats(case: str, scale: float) -> int:
 
 
 def prepare(archive: str) -> None:
-    """The interactions that all models share, and the events on the most rated films for peers who can't read Parquet; in a child process."""
+    """The interactions that all models share, and the events on the most rated movies for peers who can't read
+    Parquet; in a child process.
+    """
     import numpy as np
 
     from movierec.retrieval.linear import most_rated
 
     interactions, _ = _known(Path(archive))
     kept = np.isin(interactions.item_idx, most_rated(interactions, EASE_ITEMS, 10))
-    np.save(Path(archive).parent / "most_rated.npy", np.stack([interactions.user_idx[kept], interactions.item_idx[kept]]))
+    np.save(
+        Path(archive).parent / "most_rated.npy",
+        np.stack([interactions.user_idx[kept], interactions.item_idx[kept]]),
+    )
 
 
-def peers() -> str | None: # why there are none
+def peers() -> str | None:  # why there are none
     """Make the peers' environment if it isn't there."""
     if (PEERS / ".installed").exists():
         return None
     print("Installing the peers into .venv/peers (once) ...", flush=True)
-    steps = ([sys.executable, "-m", "venv", str(PEERS)], [str(PEERS / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", *PEER_PACKAGES])
+    steps = (
+        [sys.executable, "-m", "venv", str(PEERS)],
+        [
+            str(PEERS / "bin" / "python"),
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--disable-pip-version-check",
+            *PEER_PACKAGES,
+        ],
+    )
     for step in steps:
         done = subprocess.run(step, capture_output=True, text=True)
         if done.returncode:
-            return f"{' '.join(PEER_PACKAGES)} can't be installed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            return f"{' '.join(PEER_PACKAGES)} can't be installed: {reason}"
     (PEERS / ".installed").touch()
     return None
 
@@ -409,7 +501,7 @@ def measure(case: str, who: str, archive: str) -> None:
     print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "peak_memory_mb": peak, "result": result}))
 
 
-def run(case: str, who: str, archive: Path) -> dict: # what `measure` prints, or {"failed": why}
+def run(case: str, who: str, archive: Path) -> dict:  # what `measure` prints, or {"failed": why}
     """One measurement in a process of its own."""
     python, elsewhere = sys.executable, CASES[case][who] in ELSEWHERE
     if elsewhere:
@@ -417,12 +509,21 @@ def run(case: str, who: str, archive: Path) -> dict: # what `measure` prints, or
             return {"failed": reason}
         python = str(PEERS / "bin" / "python")
     try:
-        done = subprocess.run([python, "-W", "ignore", __file__, case, who, str(archive)], capture_output=True, text=True, timeout=MOST_SECONDS)
+        done = subprocess.run(
+            [python, "-W", "ignore", __file__, case, who, str(archive)],
+            capture_output=True,
+            text=True,
+            timeout=MOST_SECONDS,
+        )
     except subprocess.TimeoutExpired:
         return {"failed": f"not done after {MOST_SECONDS} s"}
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [""])[-1]
-        return {"failed": "killed, most likely for want of memory" if done.returncode == -9 else last or f"exit status {done.returncode}"}
+        return {
+            "failed": "killed, most likely for want of memory"
+            if done.returncode == -9
+            else last or f"exit status {done.returncode}"
+        }
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -431,9 +532,13 @@ def summary(what, measured: list[dict]) -> dict:
     line = {"what": " ".join(what.__doc__.split())}
     if failures := [run["failed"] for run in measured if "failed" in run]:
         return line | {"failed": failures[0]}
-    line |= {"seconds": round(statistics.median(run["seconds"] for run in measured), 2), "seconds_all": [round(run["seconds"], 2) for run in measured],
-             "cpu_seconds": round(statistics.median(run["cpu_seconds"] for run in measured), 2),
-             "peak_memory_mb": round(max(run["peak_memory_mb"] for run in measured), 1), "rows": measured[0]["result"]}
+    line |= {
+        "seconds": round(statistics.median(run["seconds"] for run in measured), 2),
+        "seconds_all": [round(run["seconds"], 2) for run in measured],
+        "cpu_seconds": round(statistics.median(run["cpu_seconds"] for run in measured), 2),
+        "peak_memory_mb": round(max(run["peak_memory_mb"] for run in measured), 1),
+        "rows": measured[0]["result"],
+    }
     if "iterations" in measured[0]["result"]:
         line["seconds_per_iteration"] = round(line["seconds"] / measured[0]["result"]["iterations"], 2)
     return line
@@ -442,15 +547,42 @@ def summary(what, measured: list[dict]) -> dict:
 def machine() -> dict:
     """What the numbers were measured on."""
     names = ("movierec", "numpy", "scipy", "implicit", "duckdb", "pandas", "polars", "pyarrow")
-    model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "") if Path("/proc/cpuinfo").exists() else ""
+    model = (
+        next(
+            (
+                line.split(":", 1)[1].strip()
+                for line in Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith("model name")
+            ),
+            "",
+        )
+        if Path("/proc/cpuinfo").exists()
+        else ""
+    )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
     import scipy.linalg  # noqa: F401  loads its BLAS
     from threadpoolctl import threadpool_info
 
-    kernels = sorted({f"{library['internal_api']} {library['version']}, {library.get('architecture', '?')}" for library in threadpool_info() if library["user_api"] == "blas"})
-    return {"cores": os.cpu_count(), "blas": kernels, "processor": model or platform.processor(), "memory_gb": round(memory, 1), "system": platform.system(), "python": platform.python_version(),
-            "versions": {name: metadata.version(name) for name in names}, "commit": commit}
+    kernels = sorted(
+        {
+            f"{library['internal_api']} {library['version']}, {library.get('architecture', '?')}"
+            for library in threadpool_info()
+            if library["user_api"] == "blas"
+        }
+    )
+    return {
+        "cores": os.cpu_count(),
+        "blas": kernels,
+        "processor": model or platform.processor(),
+        "memory_gb": round(memory, 1),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in names},
+        "commit": commit,
+    }
 
 
 def main() -> None:
@@ -462,19 +594,30 @@ def main() -> None:
     target = ROOT / "reports" / "results" / "bench.json"
     results = {"scale": scale, "machine": machine(), "cases": {}}
     before = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
-    results |= {part: before[part] for part in ("serving", "runs") if part in before}  # of tests/bench_serve.py and tests/bench_run.py
+    results |= {
+        part: before[part] for part in ("serving", "runs") if part in before
+    }  # of tests/bench_serve.py and tests/bench_run.py
     if wanted != list(CASES):
         if before["scale"] != scale:
-            sys.exit(f"{target.relative_to(ROOT)} is of scale {before['scale']:g}: CASES can only renew a part of it at the same scale")
+            sys.exit(
+                f"{target.relative_to(ROOT)} is of scale {before['scale']:g}: "
+                "CASES can only renew a part of it at the same scale"
+            )
         results["cases"] = before["cases"]
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "ml-20m.zip"
         started = time.perf_counter()
         print(f"synthetic archive at scale {scale:g} ...", flush=True)
         # processes of their own: a child begins with the peak memory of its parent, so the parent has to stay small
-        code = f"from pathlib import Path; from movierec.synthetic import synthesize; synthesize(Path({str(archive)!r}), scale={scale})"
+        imports = "from pathlib import Path; from movierec.data.synthetic import synthesize"
+        code = f"{imports}; synthesize(Path({str(archive)!r}), scale={scale})"
         subprocess.run([sys.executable, "-c", code], check=True)
-        results["cases"]["synthesize"] = {"movierec": {"seconds": round(time.perf_counter() - started, 2), "archive_mb": round(archive.stat().st_size / 1e6, 1)}}
+        results["cases"]["synthesize"] = {
+            "movierec": {
+                "seconds": round(time.perf_counter() - started, 2),
+                "archive_mb": round(archive.stat().st_size / 1e6, 1),
+            }
+        }
         subprocess.run([sys.executable, __file__, "prepare", str(archive)], check=True)
         for case in wanted:
             runs: dict[str, list[dict]] = {who: [] for who in CASES[case]}
@@ -483,9 +626,14 @@ def main() -> None:
                     if measured and "failed" in measured[-1]:
                         continue
                     measured.append(run(case, who, archive))
-                    told = measured[-1].get("failed") or f"{measured[-1]['seconds']:8.2f} s  {measured[-1]['cpu_seconds']:8.2f} s CPU  {measured[-1]['peak_memory_mb']:8.0f} MB"
-                    print(f"{case:<12} {who:<18} {repeat + 1}/{repeats(case, scale)}  {told}", flush=True)
-            results["cases"][case] = {who: summary(CASES[case][who], measured) | {"commit": results["machine"]["commit"]} for who, measured in runs.items()}
+                    last = measured[-1]
+                    times = f"{last['seconds']:8.2f} s  {last['cpu_seconds']:8.2f} s CPU" if "seconds" in last else ""
+                    shown = last.get("failed") or f"{times}  {last['peak_memory_mb']:8.0f} MB"
+                    print(f"{case:<12} {who:<18} {repeat + 1}/{repeats(case, scale)}  {shown}", flush=True)
+            results["cases"][case] = {
+                who: summary(CASES[case][who], measured) | {"commit": results["machine"]["commit"]}
+                for who, measured in runs.items()
+            }
     write_json(target, results)
     print(f"written to {target.relative_to(ROOT)}")
 

@@ -1,6 +1,7 @@
 """How long the best 200 items of a user take, with all scores and with the approximate index; `make bench-ann` runs it.
 
-Vectors are random, of 64 dimensions with falling variance, as learned ones have; one thread; writes reports/results/bench_ann.json.
+Vectors are random, of 64 dimensions with falling variance, as learned ones have; one thread; writes
+reports/results/bench_ann.json.
 """
 
 from time import perf_counter
@@ -26,7 +27,9 @@ def timed(function, *arguments):
 
 def exact(states: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """As `ScoringRecommender` does it, in batches that fit in memory."""
-    return np.concatenate([top_k(states[start : start + 64] @ vectors.T, K)[0] for start in range(0, len(states), 64)])
+    return np.concatenate(
+        [top_k(states[start : start + 64] @ vectors.T, K)[0] for start in range(0, len(states), 64)]
+    )
 
 
 def case(n: int) -> dict[str, float]:
@@ -38,16 +41,30 @@ def case(n: int) -> dict[str, float]:
     found, by_index = timed(index.search, states, K)
 
     def recall(k: int) -> float:
-        return round(float(np.mean([np.isin(mine[:k], theirs).mean() for mine, theirs in zip(best, found, strict=True)])), 3)
+        return round(
+            float(
+                np.mean([np.isin(mine[:k], theirs).mean() for mine, theirs in zip(best, found, strict=True)])
+            ),
+            3,
+        )
 
-    return {"items": n, "exact_ms_per_user": round(1e3 * exactly / USERS, 2), "index_ms_per_user": round(1e3 * by_index / USERS, 2),
-            "index_build_s": round(building, 1), "recall_of_best_10": recall(10), "recall_of_best_200": recall(200)}
+    return {
+        "items": n,
+        "exact_ms_per_user": round(1e3 * exactly / USERS, 2),
+        "index_ms_per_user": round(1e3 * by_index / USERS, 2),
+        "index_build_s": round(building, 1),
+        "recall_of_best_10": recall(10),
+        "recall_of_best_200": recall(200),
+    }
 
 
 if __name__ == "__main__":
     faiss.omp_set_num_threads(1)
     with threadpool_limits(1):
         cases = [case(n) for n in SIZES]
-    write_json(project_root() / "reports" / "results" / "bench_ann.json", {"users": USERS, "k": K, "factors": FACTORS, "threads": 1, "cases": cases})
+    write_json(
+        project_root() / "reports" / "results" / "bench_ann.json",
+        {"users": USERS, "k": K, "factors": FACTORS, "threads": 1, "cases": cases},
+    )
     for line in cases:
         print(line)

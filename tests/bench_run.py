@@ -1,7 +1,10 @@
-"""`make bench-run`: a whole `movierec run`, from the archive to lists that are ready to serve, in the part "runs" of reports/results/bench.json.
+"""`make bench-run`: a whole `movierec run`, from the archive to precomputed recommendations, in the part
+"runs" of reports/results/bench.json.
 
-SCALE is the size of a synthetic archive (made once, in .venv/serve), or SOURCE a real one; MEMORY is given to `--memory-limit`, PROTOCOL to `--protocol`. Every run starts from nothing, in a folder of its own.
-The figures are those of the run's own log: each stage's seconds and the most resident memory during it. As an independent check, the memory of the working process is read from outside
+SCALE is the size of a synthetic archive (made once, in .venv/serve), or SOURCE a real one; MEMORY is given to
+`--memory-limit`, PROTOCOL to `--protocol`. Every run starts from nothing, in a folder of its own.
+The figures are those of the run's own log: each stage's seconds and the most resident memory during it. As an
+independent check, the memory of the working process is read from outside
 while it runs.
 """
 
@@ -27,7 +30,9 @@ def watched(process: psutil.Process, stop: threading.Event) -> float:
     most = 0.0
     while not stop.wait(0.1):
         try:
-            most = max(most, sum(one.memory_info().rss for one in (process, *process.children(recursive=True))) / 1e6)
+            most = max(
+                most, sum(one.memory_info().rss for one in (process, *process.children(recursive=True))) / 1e6
+            )
         except psutil.NoSuchProcess:
             continue
     return round(most, 1)
@@ -49,13 +54,29 @@ def limits() -> dict:
     target[:] = source
     started = time.perf_counter()
     target[:] = source
-    return {"blas_gflops": gflops, "copied_gb_per_s": round(2 * source.nbytes / (time.perf_counter() - started) / 1e9, 1)}
+    return {
+        "blas_gflops": gflops,
+        "copied_gb_per_s": round(2 * source.nbytes / (time.perf_counter() - started) / 1e9, 1),
+    }
 
 
 def measured(archive: Path, options: dict[str, str]) -> dict:
     """What the log of a run says, and what was seen from outside."""
     with tempfile.TemporaryDirectory() as folder:
-        process = subprocess.Popen(movierec("run", "--source", archive, "--dataset", "measured", "--data-dir", Path(folder) / "data", "--reports-dir", Path(folder) / "reports", *(part for pair in options.items() for part in pair)))
+        process = subprocess.Popen(
+            movierec(
+                "run",
+                "--source",
+                archive,
+                "--dataset",
+                "measured",
+                "--data-dir",
+                Path(folder) / "data",
+                "--reports-dir",
+                Path(folder) / "reports",
+                *(part for pair in options.items() for part in pair),
+            )
+        )
         stop, seen = threading.Event(), []
         watcher = threading.Thread(target=lambda: seen.append(watched(psutil.Process(process.pid), stop)))
         watcher.start()
@@ -68,24 +89,60 @@ def measured(archive: Path, options: dict[str, str]) -> dict:
         (log,) = (Path(folder) / "reports" / "logs" / "measured").glob("*.jsonl")
         events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     ends = [event for event in events if event["event"] == "stage ends"]
-    facts = {"ratings": ends[0]["rows"]["ratings"], "users": ends[0]["rows"]["users"], "seconds": events[-1]["seconds"], "peak_memory_mb": events[-1]["peak_memory_mb"], "watched_memory_mb": seen[0]}
-    return facts | {"stages": [{name: event[name] for name in ("stage", "seconds", "peak_memory_mb", "fit_seconds") if name in event} for event in ends]}
+    facts = {
+        "ratings": ends[0]["rows"]["ratings"],
+        "users": ends[0]["rows"]["users"],
+        "seconds": events[-1]["seconds"],
+        "peak_memory_mb": events[-1]["peak_memory_mb"],
+        "watched_memory_mb": seen[0],
+    }
+    return facts | {
+        "stages": [
+            {
+                name: event[name]
+                for name in ("stage", "seconds", "peak_memory_mb", "fit_seconds")
+                if name in event
+            }
+            for event in ends
+        ]
+    }
 
 
 def main() -> None:
     """Make the archive, run, write the figures."""
-    source, scale, memory, protocol = os.environ.get("SOURCE"), float(os.environ.get("SCALE") or 0.05), os.environ.get("MEMORY") or None, os.environ.get("PROTOCOL") or None
+    source, scale, memory, protocol = (
+        os.environ.get("SOURCE"),
+        float(os.environ.get("SCALE") or 0.05),
+        os.environ.get("MEMORY") or None,
+        os.environ.get("PROTOCOL") or None,
+    )
     FOLDER.mkdir(parents=True, exist_ok=True)
     archive = Path(source) if source else FOLDER / f"synthetic-{scale:g}.zip"
     if not archive.is_file():
-        subprocess.run(movierec("synthesize", "--like", "ml-20m", "--scale", scale, "--out", archive), check=True)
+        subprocess.run(
+            movierec("synthesize", "--like", "ml-20m", "--scale", scale, "--out", archive), check=True
+        )
     started = time.strftime("%Y-%m-%d", time.gmtime())
-    figures = {"scale": None if source else scale, "memory_limit": memory, "protocol": protocol or "all", "day": started, "machine": machine() | limits()} | measured(archive, {name: value for name, value in (("--memory-limit", memory), ("--protocol", protocol)) if value})
+    figures = {
+        "scale": None if source else scale,
+        "memory_limit": memory,
+        "protocol": protocol or "all",
+        "day": started,
+        "machine": machine() | limits(),
+    } | measured(
+        archive,
+        {name: value for name, value in (("--memory-limit", memory), ("--protocol", protocol)) if value},
+    )
     target = ROOT / "reports" / "results" / "bench.json"
     results = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
-    name = (archive.stem if source else f"{scale:g}") + "".join(f", {option}" for option in (memory, protocol) if option)
+    name = (archive.stem if source else f"{scale:g}") + "".join(
+        f", {option}" for option in (memory, protocol) if option
+    )
     write_json(target, results | {"runs": results.get("runs", {}) | {name: figures}})
-    print(f"{figures['ratings']:,} ratings: {figures['seconds']:.0f} s, {figures['peak_memory_mb']:,.0f} MB; written to {target.relative_to(ROOT)}")
+    print(
+        f"{figures['ratings']:,} ratings: {figures['seconds']:.0f} s, {figures['peak_memory_mb']:,.0f} MB; "
+        f"written to {target.relative_to(ROOT)}"
+    )
 
 
 if __name__ == "__main__":
