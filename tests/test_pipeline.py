@@ -23,7 +23,6 @@ from movierec.config import (
     NEURAL_SOURCES,
     PROTOCOLS,
     SOURCES,
-    ArtifactError,
     DataError,
     NotFoundError,
 )
@@ -31,14 +30,15 @@ from movierec.config import SYSTEMS as ALL_SYSTEMS
 from movierec.data.interactions import load_interactions, load_items, load_users
 from movierec.data.splits import PROTOCOL_CLASSES
 from movierec.data.tables import query
-from movierec.evaluation.tuning import ablate
+from movierec.evaluation.ablation import ablate
+from movierec.opening import datasets, open_data, open_run
 from movierec.pipeline import (
-    settings_of_run,
     compare,
     export_run_recommendations,
     export_run_split,
     inventory,
     run,
+    settings_of_run,
 )
 from movierec.progress import Progress
 from movierec.ranking.feature_store import FeatureStore
@@ -46,7 +46,6 @@ from movierec.ranking.ranker import RANKERS
 from movierec.retrieval.hybrid import Hybrid
 from movierec.run_log import logged
 from movierec.serving.service import recommend
-from movierec.opening import datasets, open_data, open_run
 from movierec.stages import load_rankers, make_systems
 
 COSTS = ("seconds", "peak_memory_mb")
@@ -285,38 +284,6 @@ def test_asking_for_what_is_not_there(tiny_run, tmp_path):
         recommend(tiny_settings(tmp_path, dataset="ml-20m"), 7)
 
 
-def test_artifacts_of_other_data_are_refused(tmp_path):
-    settings = tiny_settings(tmp_path, protocol="global-time")
-    run(settings, write_archive(tmp_path / "archive"))
-    from movierec.data.ingest import ingest
-    from movierec.data.interactions import build_interactions
-
-    build_interactions(settings, ingest(settings, write_archive(tmp_path / "other", seed=1)))
-    with pytest.raises(ArtifactError, match="made from other interactions"):
-        open_run(settings, "global-time")
-    with pytest.raises(ArtifactError, match="made from other"):
-        recommend(settings, 7)
-
-
-def test_rankers_never_serve_over_sources_of_other_settings(tmp_path):
-    settings = tiny_settings(tmp_path)
-    run(settings, write_archive(tmp_path / "archive"))
-    run(tiny_settings(tmp_path, protocol="leave-last-out", als={"factors": 6}))
-    with pytest.raises(ArtifactError, match="fitted with other settings"):
-        recommend(settings, 7, protocol="global-time")
-    assert len(recommend(settings, 7, protocol="leave-last-out").table) == 10
-
-
-def test_export_refuses_lists_that_are_not_the_published_ones(tmp_path):
-    """Killed after the lists, before the evaluation."""
-    settings = tiny_settings(tmp_path, protocol="global-time")
-    run(settings, write_archive(tmp_path / "archive"))
-    manifest = paths(settings).lists("global-time") / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"key": "', '"key": "0'))
-    with pytest.raises(ArtifactError, match="made from other lists"):
-        export_run_recommendations(settings, "global-time", "als", 5, tmp_path / "x.parquet")
-
-
 @pytest.mark.parametrize("case", ["one user", "nobody likes anything", "one moment", "users one after another"])
 def test_odd_data_end_in_a_result_or_a_sentence(tmp_path, case):
     folder = write_archive(tmp_path / "archive", n_users=1 if case == "one user" else 40)
@@ -500,7 +467,7 @@ def test_stages_that_go_through_users_say_how_many_are_done(tmp_path):
     users = {
         "collecting candidates of the tuning phase",
         "collecting candidates of the validation phase",
-        "asking als",
+        "retrieving from als",
         "generating lists",
         "ranking held-out items in the pools",
     }

@@ -96,41 +96,49 @@ def test_every_reason_is_about_its_source(hybrid):
     assert reasons(hybrid, 4, items, np.full(4, "sequential"), fresh, titles, genre_names, fresh) == [f"Boosted by your likes: Film {item}" for item in fresh]
 
 
-def test_tuning_finds_the_source_that_knows():
-    """Two sources, one of them an oracle: the weights must prefer it, and never see more than the holdout they are given."""
-    from types import SimpleNamespace
+def test_batches_do_not_matter(hybrid):
+    whole, parts = hybrid.pool(np.arange(30)), hybrid.pool(np.arange(30), batch_size=7)
+    assert np.array_equal(whole.items, parts.items) and np.array_equal(whole.scores, parts.scores)
+    assert all(np.array_equal(whole.ranks[name], parts.ranks[name]) for name in whole.ranks)
+    assert hybrid.pool(np.array([], int)).items.shape == (0, 15)
 
-    from scipy import sparse
 
-    from movierec.config import DataError
-    from movierec.evaluation.tuning import tune_weights
-
+def test_what_a_user_is_doing():
     interactions = make_interactions()
-    hybrid = make_hybrid(everywhere(popularity=1.0, als=0.1)).fit(interactions)
-    hybrid.sources = {name: hybrid.sources[name] for name in ("popularity", "als")}
-    truth = hybrid.sources["als"].top_k(np.arange(30), 1)[0][:29, 0]
-    relevant = sparse.csr_matrix((np.ones(29, np.float32), (np.arange(29), truth)), shape=(30, 40))
-    holdout = SimpleNamespace(evaluated_users=np.arange(29), as_of=np.full(30, interactions.as_of + 10**6), relevant=relevant)
-    weights, reached = tune_weights(hybrid, holdout, "returning", depth=200)
-    assert weights["als"] > weights["popularity"] and reached["ndcg@10"] > 0.95
-    with pytest.raises(DataError, match="no validation user is in the situation session"):
-        tune_weights(hybrid, holdout, "in_session")
+    hybrid = make_hybrid().fit(interactions)
+    last = interactions.timestamp[interactions.indptr[1:30] - 1]
+    assert (hybrid.user_context(np.arange(29), last + 3_600) == 0).all() and (hybrid.user_context(np.arange(29), last + 3_601) == 1).all()
+    assert hybrid.user_context(np.array([29]), np.array([interactions.as_of])).tolist() == [2]
+    hybrid.new_user_events = 13
+    assert (hybrid.user_context(np.arange(30), np.full(30, interactions.as_of)) == 2).all()
 
 
-def test_ablation_leaves_one_out():
-    from types import SimpleNamespace
-
-    from scipy import sparse
-
-    from movierec.evaluation.tuning import source_ablation
-
+def test_each_situation_has_its_weights():
+    weights = {"in_session": {"als": 1.0}, "returning": {"item_item": 1.0}, "new_user": {"popularity": 1.0}}
     interactions = make_interactions()
-    hybrid = make_hybrid(everywhere(popularity=1.0, als=1.0)).fit(interactions)
-    truth = hybrid.sources["als"].top_k(np.arange(30), 1)[0][:29, 0]
-    holdout = SimpleNamespace(evaluated_users=np.arange(29), as_of=np.full(30, interactions.as_of), relevant=sparse.csr_matrix((np.ones(29, np.float32), (np.arange(29), truth)), shape=(30, 40)))
-    table = source_ablation(hybrid, holdout, (1, 5))
-    assert table.index.tolist() == ["all sources", "without popularity", "without als"]
-    assert table.loc["without popularity", "recall@1"] == 1 and table.loc["without als", "recall@1"] < 0.5
+    hybrid = make_hybrid(weights).fit(interactions)
+    last = interactions.timestamp[interactions.indptr[1:30] - 1]
+    for source, shift in (("als", 60), ("item_item", 7_200)):
+        items, _ = hybrid.top_k(np.arange(29), 5, last + shift)
+        assert np.array_equal(items, hybrid.sources[source].top_k(np.arange(29), 5, last + shift)[0])
+        assert (hybrid.top_sources(hybrid.pool(np.arange(29), last + shift))[:, 0] == source).all()
+    assert np.array_equal(hybrid.top_k(np.array([29]), 5)[0], hybrid.sources["popularity"].top_k(np.array([29]), 5)[0])
+
+
+def test_quotas_guarantee_a_place():
+    interactions = make_interactions()
+    plain = make_hybrid(everywhere(popularity=0.001, als=1.0)).fit(interactions)
+    with_quota = make_hybrid(everywhere(popularity=0.001, als=1.0))
+    with_quota.quotas = {"popularity": 6}
+    with_quota.fit(interactions)
+    users = np.arange(29)
+    first, pool = plain.sources["popularity"].top_k(users, 6)[0], with_quota.pool(users)
+    missing = 0
+    for user in users:
+        assert set(first[user].tolist()) <= set(pool.items[user].tolist()) and len(set(pool.items[user].tolist())) == 15
+        missing += not set(first[user].tolist()) <= set(plain.pool(users).items[user].tolist())
+        assert (np.diff(pool.scores[user]) <= 0).all()
+    assert missing, "without the quota some would be missing"
 
 
 def test_sums_are_exact_in_any_order():

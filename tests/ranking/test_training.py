@@ -1,0 +1,91 @@
+"""Labels come after the features, and training sets are filled in place."""
+
+from copy import copy
+
+import numpy as np
+import pytest
+
+from movierec.artifacts import Artifact
+from movierec.config import DataError, load_settings
+from movierec.ranking.feature_store import FeatureStore
+from movierec.ranking.training import TrainingSet, check_trainable, label_candidates, load_phase, sample_users
+
+
+def test_labels_are_what_happened_next(each_stage):
+    training = each_stage.training
+    relevant = each_stage.holdout.relevant.toarray() > 0
+    for row, user in enumerate(training.users):
+        is_candidate = training.items[row] >= 0
+        expected = relevant[user, training.items[row][is_candidate]]
+        assert np.array_equal(training.labels[row][is_candidate], expected)
+    assert training.labels.any() and not training.labels[~training.is_candidate].any()
+
+
+def test_the_labels_events_are_in_nothing_the_ranker_sees(each_stage):
+    """Without the validation events pools and features are what they were."""
+    holdout, hybrid, training = each_stage.holdout, each_stage.hybrid, each_stage.training
+    rows, places = np.nonzero(training.labels)
+    history = set(zip(holdout.history.user_idx.tolist(), holdout.history.item_idx.tolist(), strict=True))
+    positives = zip(training.users[rows].tolist(), training.items[rows, places].tolist(), strict=True)
+    assert history.isdisjoint(positives)
+    as_of = holdout.as_of[training.users]
+    pool = hybrid.pool(training.users, as_of)
+    assert np.array_equal(pool.items, training.items)
+    before = copy(hybrid)
+    before.interactions = holdout.history.select(holdout.history.timestamp <= as_of.max())
+    features = FeatureStore(before, each_stage.settings.half_life_days).matrix(pool, as_of)
+    assert np.array_equal(features, training.features, equal_nan=True)
+
+
+def test_sampling_keeps_whole_users_and_is_repeatable(stage):
+    holdout = stage.holdout
+    few = load_settings(**stage.settings.model_dump() | {"ranker": {"max_rows": 1_000}})
+    users = sample_users(holdout, few)
+    assert len(users) == min(1_000 // few.hybrid.pool_size, len(holdout.evaluated_users))
+    assert set(users) <= set(holdout.evaluated_users) and (np.diff(users) > 0).all()
+    assert np.array_equal(users, sample_users(holdout, few))
+
+
+def test_two_phases_in_one_allocation(stage):
+    training, n = stage.training, len(stage.training.users)
+    both = TrainingSet.empty(n + 9, training.items.shape[1])
+    first = label_candidates(stage.store, stage.holdout, training.users, out=both)
+    rest = both.subset(slice(n, None))
+    second = label_candidates(stage.store, stage.holdout, training.users[3:9], batch_size=4, out=rest)
+    filled = both.subset(slice(0, n + len(second.users)))
+    assert filled.users.tolist() == [*training.users, *training.users[3:9]]
+    assert np.shares_memory(filled.features, first.features) and np.shares_memory(filled.labels, second.labels)
+    for name in ("items", "features", "labels"):
+        expected = getattr(training, name)
+        assert np.array_equal(getattr(first, name), expected, equal_nan=name == "features")
+        assert np.array_equal(getattr(second, name), expected[3:9], equal_nan=name == "features")
+    rows = filled.features[filled.is_candidate]
+    assert np.array_equal(filled.rows(filled.features), rows, equal_nan=True)
+
+
+def test_rows_are_not_copied_where_every_place_has_a_candidate():
+    full = TrainingSet.empty(2, 3)
+    full.items[:] = 1
+    assert np.shares_memory(full.rows(full.features), full.features)
+    full.items[1, 2] = -1
+    assert len(full.rows(full.features)) == 5
+
+
+def test_too_little_data_is_an_error():
+    with pytest.raises(DataError, match="tiny is too small to train a ranker: no candidate of the tuning phase"):
+        check_trainable(TrainingSet.empty(0, 5), "tiny", "global-time", "tuning")
+
+
+def test_a_phase_is_loaded_as_it_was_fitted(tiny_run):
+    from movierec.artifacts import open_artifact, paths
+    from movierec.opening import open_run
+
+    settings, _ = tiny_run
+    split = open_run(settings, "leave-last-out")["split"]
+    sources = open_artifact(paths(settings).sources("leave-last-out", "validation"), "no sources", split=split)
+    counts = []
+    holdout, hybrid, training = load_phase(
+        settings, split, sources, "validation", lambda text, done, total, unit: counts.append((done, total)))
+    assert isinstance(sources, Artifact) and holdout.phase == "validation" and hybrid.interactions is holdout.history
+    assert np.array_equal(training.users, sample_users(holdout, settings))
+    assert counts[0] == (0, len(training.users)) and counts[-1] == (len(training.users),) * 2

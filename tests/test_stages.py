@@ -1,0 +1,70 @@
+"""Stages are built once, go on from the phase before, and keep what they are made from."""
+
+import numpy as np
+
+from movierec.artifacts import paths, read_arrays, read_manifest
+from movierec.data.holdout import load_holdout
+from movierec.data.interactions import load_interactions
+from movierec.opening import open_run, open_serving
+from movierec.ranking.contributions import find_seed_items
+from movierec.ranking.feature_store import FeatureStore
+from movierec.retrieval.hybrid import Hybrid
+from movierec.stages import (
+    PHASES,
+    build_rankers,
+    build_sources,
+    earlier_phase,
+    load_history,
+    load_rankers,
+    make_systems,
+)
+
+
+def test_a_stage_that_is_up_to_date_is_not_built_again(tiny_run):
+    settings, _ = tiny_run
+    data, split, *_ = open_run(settings, "leave-last-out").values()
+    sources = {phase: build_sources(settings, data, split, phase) for phase in ("tuning", "validation")}
+    rankers = build_rankers(settings, split, sources["tuning"], sources["validation"])
+    assert not any(artifact.built for artifact in (*sources.values(), rankers))
+    assert sources["validation"].manifest["inputs"]["earlier"] == sources["tuning"].key
+
+
+def test_each_phase_knows_the_beginning_of_what_the_next_one_knows(tiny_run):
+    settings, _ = tiny_run
+    data, split, *_ = open_run(settings, "global-time").values()
+    histories = [load_history(data, split, phase) for phase in PHASES]
+    pairs = [set(zip(known.user_idx.tolist(), known.item_idx.tolist(), strict=True)) for known in histories]
+    assert pairs[0] < pairs[1] < pairs[2] < pairs[3]
+    assert [earlier_phase(settings, split, phase) for phase in PHASES] == [None, "tuning", "validation", None]
+    neural = settings.model_copy(update={"sasrec": settings.sasrec.model_copy(update={"enabled": True})})
+    assert earlier_phase(neural, split, "serving") == "test" and earlier_phase(neural, None, "serving") is None
+
+
+def test_every_system_has_validation_metrics(tiny_run):
+    settings, _ = tiny_run
+    artifacts = open_run(settings, "leave-last-out")
+    sources = paths(settings).sources("leave-last-out", "validation")
+    holdout = load_holdout(artifacts["split"], "validation")
+    store = FeatureStore(Hybrid.load(sources, holdout.history), settings.half_life_days)
+    systems = make_systems(store, load_rankers(artifacts["rankers"], "tiny"))
+    contents = artifacts["rankers"].manifest["contents"]
+    assert list(contents["validation"]) == list(systems)
+    best = max(systems, key=lambda name: contents["validation"][name]["ndcg@5"])
+    assert contents["best_on_validation"] == best
+
+
+def test_recommendations_are_precomputed_for_all_users(tiny_run):
+    """The arrays against the system itself, at the last event."""
+    settings, _ = tiny_run
+    serving = open_serving(settings)
+    contents = serving.precomputed.manifest["contents"]
+    arrays = read_arrays(serving.precomputed.path, contents["crc32"])
+    events = load_interactions(serving.data)
+    hybrid = Hybrid.load(serving.sources.path, events)
+    systems = make_systems(FeatureStore(hybrid, settings.half_life_days), load_rankers(serving.rankers, "tiny"))
+    items, scores = systems[contents["system"]].top_k(np.arange(events.n_users), settings.service.precomputed)
+    assert np.array_equal(arrays["items"], items) and np.array_equal(arrays["scores"], scores)
+    names = np.array(contents["sources"], dtype=object)[arrays["top_sources"]]
+    seed_items = find_seed_items(hybrid, np.arange(events.n_users), items, names)
+    assert np.array_equal(arrays["seed_items"], seed_items) and arrays["seed_items"].dtype == np.int32
+    assert read_manifest(paths(settings).precomputed)["inputs"]["sources"] == serving.sources.key
