@@ -1,5 +1,6 @@
 """What several tests share: a tiny made-up archive and settings for it."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,14 @@ def write_archive(
         ]
     (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + "\n".join(lines) + "\n")
     return folder
+
+
+def zip_folder(folder: Path, target: Path, prefix: str = "tiny/") -> Path:
+    """A folder's files as a zip archive."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, prefix + file.name)
+    return target
 
 
 TINY = {

@@ -40,7 +40,7 @@ class Shape:
         movies = max(round(self.movies * scale**0.5), 500)
         return users, movies, max(round(self.ratings * scale), 2_000)
 
-# %% ../../nbs/21_data.synthetic.ipynb #0a738e17
+# %% ../../nbs/21_data.synthetic.ipynb #08483b76
 SHAPES = {"ml-20m": Shape(138_493, 27_278, 20_000_263, 465_564, 20, 9_254, 1.25, 789_652_009, 1_427_784_002)}
 
 # %% ../../nbs/21_data.synthetic.ipynb #9075bf64
@@ -71,7 +71,7 @@ def _history_lengths(
     lengths[rng.permutation(np.flatnonzero(lengths < longest))[: ratings - lengths.sum()]] += 1
     return lengths
 
-# %% ../../nbs/21_data.synthetic.ipynb #333a4ad9
+# %% ../../nbs/21_data.synthetic.ipynb #ab8e6ec2
 def _cumulative_table(
     weights: np.ndarray, # float, rows × movies: a row for each kind of user
 ) -> np.ndarray: # float64, rows · movies, ascending: row r ends at r + 1
@@ -79,7 +79,7 @@ def _cumulative_table(
     table = np.cumsum(weights, axis=1)
     return (table / table[:, -1:] + np.arange(len(weights))[:, None]).ravel()
 
-# %% ../../nbs/21_data.synthetic.ipynb #73fe139d
+# %% ../../nbs/21_data.synthetic.ipynb #a049b91e
 def _trim_histories(
     pairs: np.ndarray, # int64: user · movies + item
     lengths: np.ndarray, # int64: how many to keep, by user
@@ -116,7 +116,7 @@ def _distinct_items(
     pairs = np.sort(np.concatenate(done))
     return pairs // movies, pairs % movies
 
-# %% ../../nbs/21_data.synthetic.ipynb #f8e482e1
+# %% ../../nbs/21_data.synthetic.ipynb #add2b788
 def _item_weights(
     group_of_item: np.ndarray, # int
     rng: np.random.Generator,
@@ -126,7 +126,7 @@ def _item_weights(
     preference = np.where(np.arange(N_GROUPS)[:, None] == group_of_item, 6.0, 1.0)
     return np.concatenate([popularity * preference, np.sqrt(popularity) * preference])
 
-# %% ../../nbs/21_data.synthetic.ipynb #559c3984
+# %% ../../nbs/21_data.synthetic.ipynb #6b92de2b
 def _gaps(n: int, rng: np.random.Generator) -> np.ndarray: # float64, seconds
     "Draw the times between events: 1 in 40 is a pause of weeks, 30 % of the others are 0, the rest are seconds."
     is_pause = rng.random(n) < 1 / 40
@@ -155,7 +155,7 @@ def _timestamps(
     times[order] = (np.repeat(start, lengths) + elapsed).astype(np.int64)
     return times
 
-# %% ../../nbs/21_data.synthetic.ipynb #b4dd37d9
+# %% ../../nbs/21_data.synthetic.ipynb #60367e01
 def _ratings_of(
     user: np.ndarray, # int: the user of each event
     item: np.ndarray, # int: its item
@@ -194,13 +194,13 @@ def _ratings(
     })
     return frame, group_of_item
 
-# %% ../../nbs/21_data.synthetic.ipynb #3aa5eb54
+# %% ../../nbs/21_data.synthetic.ipynb #ff4f9eaa
 _ADJECTIVES = np.array(["Last", "Silent", "Red", "Hidden", "Long", "Broken", "Golden", "Second", "Cold", "Little",
                         "Perfect", "Lost"])
 _NOUNS = np.array(["River", "Letter", "Summer", "House", "Witness", "Garden", "Road", "Winter", "Promise", "Station",
                    "Mirror", "Island"])
 
-# %% ../../nbs/21_data.synthetic.ipynb #427d0804
+# %% ../../nbs/21_data.synthetic.ipynb #4b15aa7b
 def _titles(ids: np.ndarray, rng: np.random.Generator) -> np.ndarray: # str
     "Draw titles such as `Silent River, The (1984)` and `Red Mirror 12 (1990)`."
     n = len(ids)
@@ -211,7 +211,7 @@ def _titles(ids: np.ndarray, rng: np.random.Generator) -> np.ndarray: # str
     years = rng.integers(1930, 2016, n).astype(str)
     return np.char.add(np.char.add(np.char.add(names, " ("), years), ")")
 
-# %% ../../nbs/21_data.synthetic.ipynb #fe4ee9a7
+# %% ../../nbs/21_data.synthetic.ipynb #4721955b
 def _genres(group: np.ndarray, rng: np.random.Generator) -> list[str]:
     "Draw two to four genres per movie, joined by |; each group has a random order in which genres are likely."
     order = rng.permuted(np.tile(np.arange(len(GENRES)), (N_GROUPS, 1)), axis=1)[group]
@@ -235,11 +235,11 @@ def _movies(
     return pd.DataFrame({"movieId": ids.astype(np.int32), "title": titles, "genres": genres,
                          "imdbId": imdb, "tmdbId": tmdb})
 
-# %% ../../nbs/21_data.synthetic.ipynb #983ba76f
+# %% ../../nbs/21_data.synthetic.ipynb #55bf9e11
 _TAGS = np.array(["atmospheric", "funny", "based on a book", "twist ending", "classic", "too long", "great, really",
                   "naïve", 'the "other" one'])
 
-# %% ../../nbs/21_data.synthetic.ipynb #1a2d9d48
+# %% ../../nbs/21_data.synthetic.ipynb #681d64c5
 def _tags(
     ratings: pd.DataFrame, # userId, movieId, timestamp
     n: int,
@@ -249,8 +249,8 @@ def _tags(
     rng = np.random.default_rng(seed + 2)
     tagged = ratings.iloc[np.sort(rng.choice(len(ratings), min(n, len(ratings)), replace=False))]
     tag = rng.choice(_TAGS, len(tagged))
-    timestamp = tagged["timestamp"] + 60
-    return pd.DataFrame({"userId": tagged["userId"], "movieId": tagged["movieId"], "tag": tag, "timestamp": timestamp})
+    frame = tagged[["userId", "movieId"]].assign(tag=tag)
+    return frame.assign(timestamp=tagged["timestamp"] + 60)
 
 # %% ../../nbs/21_data.synthetic.ipynb #489da6f0
 README = """A synthetic archive, generated by movierec {version} (seed {seed}, scale {scale}).
@@ -270,7 +270,7 @@ def _member(name: str) -> zipfile.ZipInfo:
     member.compress_type = zipfile.ZIP_DEFLATED
     return member
 
-# %% ../../nbs/21_data.synthetic.ipynb #45bbd730
+# %% ../../nbs/21_data.synthetic.ipynb #5f0db514
 def _write_csv(frame: pd.DataFrame, columns: str, file: Path) -> None:
     "Write columns (SQL) of a data frame as CSV with a header; DuckDB is faster at it than pandas."
     with duckdb.connect() as con:
@@ -278,7 +278,7 @@ def _write_csv(frame: pd.DataFrame, columns: str, file: Path) -> None:
         con.register("frame", frame)
         con.execute(f"COPY (SELECT {columns} FROM frame) TO {sql_literal(file)} (FORMAT csv, HEADER true)")
 
-# %% ../../nbs/21_data.synthetic.ipynb #c6da4d7c
+# %% ../../nbs/21_data.synthetic.ipynb #acc9a9a8
 _CSV_COLUMNS = {  # table → columns, as SQL
     "ratings": "userId, movieId, CAST(rating AS DECIMAL(2, 1)) AS rating, timestamp",
     "movies": "movieId, title, genres",
@@ -286,7 +286,7 @@ _CSV_COLUMNS = {  # table → columns, as SQL
     "tags": "userId, movieId, tag, timestamp",
 }
 
-# %% ../../nbs/21_data.synthetic.ipynb #66e400c0
+# %% ../../nbs/21_data.synthetic.ipynb #6159c833
 def _write_archive(
     file: Path,
     folder: Path, # for CSV files before they are packed
@@ -308,7 +308,7 @@ def _write_archive(
             csv.unlink()
         archive.writestr(_member(f"{name}/README.txt"), readme)
 
-# %% ../../nbs/21_data.synthetic.ipynb #6fe9b59e
+# %% ../../nbs/21_data.synthetic.ipynb #ec1fa30d
 def _draw_tables(
     like: str, # one of `SHAPES`
     scale: float,
@@ -322,7 +322,7 @@ def _draw_tables(
     tags = _tags(ratings, int(shape.tags * scale), seed)
     return {"ratings": ratings, "movies": movies, "links": movies, "tags": tags}
 
-# %% ../../nbs/21_data.synthetic.ipynb #45b023a7
+# %% ../../nbs/21_data.synthetic.ipynb #8ccedca2
 def _readme(like: str, scale: float, seed: int, tables: dict[str, pd.DataFrame]) -> str:
     "Return the README of an archive."
     from movierec import __version__

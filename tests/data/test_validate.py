@@ -1,0 +1,76 @@
+"""Bad rows are named by file, line and reason, or quarantined; nothing is dropped silently."""
+
+import duckdb
+import pytest
+from helpers import tiny_settings
+
+from movierec.artifacts import paths
+from movierec.config import DataError
+from movierec.data.ingest import ingest, table_views
+from movierec.data.tables import query
+from movierec.data.warehouse import create_warehouse
+
+RATINGS, MOVIES = "userId,movieId,rating,timestamp\n", "movieId,title,genres\n"
+LINKS, TAGS = "movieId,imdbId,tmdbId\n", "userId,movieId,tag,timestamp\n"
+
+
+@pytest.mark.parametrize(("file", "text", "message"), [
+    ("ratings.csv", "user,movie,rating,time\n1,1,4,1000000000\n",
+     r"ratings\.csv, line 1: the header should be userId,movieId,rating,timestamp"),
+    ("ratings.csv", "", r"ratings\.csv, line 1: the header"),
+    ("ratings.csv", RATINGS, "has no usable rows"),
+    ("ratings.csv", RATINGS + "1,1,4,1000000000\n\n1,2,6,1000000000\n", r"line 4: rating is 6, not between 0.5 and 5"),
+    ("ratings.csv", RATINGS + "1,1,nan,1000000000\n", "line 2: rating is nan, not between"),
+    ("ratings.csv", RATINGS + "-1,1,4,1000000000\n", "line 2: userId is -1, not a whole number from 0"),
+    ("ratings.csv", RATINGS + "1,1.5,4,1000000000\n", r"line 2: movieId is 1\.5, not a whole number"),
+    ("ratings.csv", RATINGS + "1,3000000000,4,1000000000\n", "line 2: movieId is 3000000000, not a whole number"),
+    ("ratings.csv", RATINGS + "1,1,4,4000000000\n", "line 2: timestamp is 4000000000, not a time from 1990 until now"),
+    ("ratings.csv", RATINGS + '1,1,4,"1000000000\n', "line 2: a quotation mark is not closed"),
+    ("ratings.csv", RATINGS + "1,,4,1000000000\n", "line 2: movieId is missing"),
+    ("ratings.csv", RATINGS + "1,1,4,7\n", "line 2: timestamp is 7, not a time from 1990 until now"),
+    ("ratings.csv", RATINGS + "1,1,4\n", "line 2: 4 fields are needed, 3 found"),
+    ("ratings.csv", RATINGS + "1,1,4,1000000000,9\n", "line 2: 4 fields are needed, 5 found"),
+    ("ratings.csv", RATINGS + "1,1,4,1000000000\n1,1,3,1000000001\n", "line 3: user 1 rates movie 1 a second time"),
+    ("ratings.csv", RATINGS + "1,999,4,1000000000\n", "line 2: movie 999 is not in the movies table"),
+    ("movies.csv", MOVIES + "1,A (1990),Drama\n1,B (1991),Drama\n",
+     r"movies\.csv, line 3: movie 1 appears a second time"),
+    ("movies.csv", "movieId,title\n1,A\n", r"movies\.csv, line 1: the header"),
+    ("links.csv", LINKS + "1,0114709,x\n", r'links\.csv, line 2: tmdbId is "x", not a number'),
+    ("tags.csv", TAGS + "1,1,good,soon\n", r'tags\.csv, line 2: timestamp is "soon", not a number'),
+])
+def test_bad_files_are_named_and_leave_nothing(archive, tmp_path, file, text, message):
+    (archive / file).write_text(text)
+    settings = tiny_settings(tmp_path)
+    with pytest.raises(DataError, match=message) as error:
+        ingest(settings, archive)
+    assert "\n" not in str(error.value)
+    left = [path for path in paths(settings).processed.rglob("*") if not path.name.endswith(".lock")]
+    assert left == []
+
+
+def test_the_first_five_bad_rows_are_listed(archive, tmp_path):
+    rows = "".join(f"1,{movie},9,1000000000\n" for movie in range(1, 9))
+    (archive / "ratings.csv").write_text(RATINGS + rows)
+    with pytest.raises(DataError, match="and 3 more") as error:
+        ingest(tiny_settings(tmp_path), archive)
+    assert [f"line {line}" in str(error.value) for line in range(2, 8)] == [True] * 5 + [False]
+
+
+def test_quarantine(archive, tmp_path):
+    lines = (archive / "ratings.csv").read_text().splitlines()
+    lines[5:5] = ["", "1,1,9,1000000000", "1,2", "x,2,3,1000000000"]
+    lines += ["80,999,4,1000000000", lines[-1], "3,3,3.5,99999999999"]
+    (archive / "ratings.csv").write_text("\n".join(lines) + "\n")
+    settings = tiny_settings(tmp_path, on_bad_rows="quarantine")
+    tables = ingest(settings, archive)
+    contents = tables.manifest["contents"]
+    assert contents["rejected"] == 6 and contents["rows"]["ratings"] == 3200
+    rejects = query("SELECT * FROM rejects", rejects=tables.path / "rejects.parquet")
+    found = {(row.line, row.text): row.reason for row in rejects.itertuples()}
+    last = len(lines)
+    expected = {7: "rating is 9", 8: "4 fields are needed, 2 found", 9: 'userId is "x", not a number',
+                last - 2: "movie 999 is not in", last - 1: "a second time", last: "timestamp is 99999999999"}
+    for line, reason in expected.items():
+        assert reason in found[line, lines[line - 1]], (line, found)
+    with duckdb.connect(create_warehouse(settings, table_views(settings)), read_only=True) as con:
+        assert con.execute("SELECT count(*) FROM rejects").fetchone() == (6,)
