@@ -104,7 +104,7 @@ def _attribute_ranked(
     all_scores = ranker.score_columns(matrix, pool.items)
     order = rank_order(pool.items, all_scores)[:, :k]
     items, scores = (np.take_along_axis(values, order, axis=1) for values in (pool.items, all_scores))
-    top_sources, is_item = hybrid.fusion.top_sources(pool.take(order)), items >= 0
+    top_sources, is_item = hybrid.top_sources(pool.take(order)), items >= 0
     if is_item.any():
         rows = np.take_along_axis(matrix, order[:, :, None], axis=1)[is_item]
         contributions = ranker.contributions(rows)
@@ -130,7 +130,7 @@ def attribute_batch(
         items, scores, names = _attribute_ranked(store, system, users, k, as_of)
     else:
         pool = hybrid.pool(users, as_of, k)
-        items, scores, names = pool.items, pool.scores, hybrid.fusion.top_sources(pool)
+        items, scores, names = pool.items, pool.scores, hybrid.top_sources(pool)
     if not names.size:  # np.vectorize can't work on nothing
         return AttributedLists(items, scores, names.astype(np.int8))
     return AttributedLists(items, scores, np.vectorize(sources.index, otypes=[np.int8])(names))
