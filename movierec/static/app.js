@@ -1,4 +1,5 @@
-// The page: shows the state that Python sends, and tells Python what is done. It computes nothing but places on the screen.
+// The page: it displays the state that Python sends and reports the user's actions to Python.
+// It computes nothing but positions on the screen.
 
 const PATHS = {
   like: "M2 21h4V9H2v12Zm20-11a2 2 0 0 0-2-2h-6.3l1-4.6v-.3c0-.4-.2-.8-.4-1.1L13.2 1 6.6 7.6C6.2 8 6 8.5 6 9v10a2 2 0 0 0 2 2h9a2 2 0 0 0 1.8-1.200l3-7.100c.1-.2.2-.500.2-.700v-2Z",
@@ -42,11 +43,11 @@ const HUES = {
   War: 85,
   Western: 24,
 };
-const hueOf = (genre) =>
+const genreHue = (genre) =>
   HUES[genre] ?? [...String(genre ?? "")].reduce((sum, sign) => (sum * 31 + sign.charCodeAt(0)) % 360, 210);
-const hue = (film) => hueOf(film.genres[0]);
-const facts = (film) => [film.year, film.genres.slice(0, 3).join(", ")].filter(Boolean).join(" · ");
-const short = (film) => film.title.replace(/ \(.*\)$/, ""); // "Amelie (Le Fabuleux destin …)"
+const hue = (movie) => genreHue(movie.genres[0]);
+const facts = (movie) => [movie.year, movie.genres.slice(0, 3).join(", ")].filter(Boolean).join(" · ");
+const short = (movie) => movie.title.replace(/ \(.*\)$/, ""); // "Amelie (Le Fabuleux destin …)"
 const amount = (value) => (Number.isInteger(value) ? value : +value.toPrecision(3));
 const percent = (share) => `${Math.round(100 * share)}%`;
 const shorten = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
@@ -59,8 +60,8 @@ const day = (seconds) =>
     day: "numeric",
     timeZone: "UTC",
   });
-const KINDS = { like: "likes", dislike: "dislikes", save: "saves" };
-const VERBS = {
+const LIST_OF_ACTION = { like: "likes", dislike: "dislikes", save: "saves" };
+const DONE = {
   like: "Liked",
   dislike: "Disliked",
   save: "Saved",
@@ -68,7 +69,7 @@ const VERBS = {
   undislike: "No longer disliked:",
   unsave: "No longer saved:",
 };
-const kept = {
+const storage = {
   get(name) {
     try {
       return JSON.parse(localStorage.getItem(`movierec.${name}`));
@@ -80,7 +81,7 @@ const kept = {
     try {
       localStorage.setItem(`movierec.${name}`, JSON.stringify(value));
     } catch {
-      /* a browser that keeps nothing */
+      /* a browser that stores nothing */
     }
   },
 };
@@ -88,34 +89,34 @@ const kept = {
 const FRAME = `
 <header class="head">
   <h1 class="brand">${icon("brand")}movierec</h1>
-  <div class="who" role="group" aria-label="Who is watching">
+  <div class="who" role="group" aria-label="User">
     <label for="mr-user">User</label><input class="number" id="mr-user" type="number" min="0" value="0" inputmode="numeric">
     <input class="slider" type="range" min="0" max="0" value="0" aria-label="User, by slider">
     <button class="button" data-do="surprise">${icon("dice")}<span>Surprise me</span></button>
-    <button class="button" data-do="newcomer" aria-pressed="false">I’m new here</button>
+    <button class="button" data-do="new-user" aria-pressed="false">I’m new here</button>
   </div>
   <div class="tools">
-    <button class="button" data-do="tune" aria-expanded="false" aria-controls="mr-tune" aria-label="Tune the page">${icon("tune")}<span>Tune</span></button>
+    <button class="button" data-do="filters" aria-expanded="false" aria-controls="mr-filters" aria-label="Filters and options">${icon("tune")}<span>Filters</span></button>
     <button class="round" data-do="view" aria-label="Show as a list"></button>
     <button class="round" data-do="theme" aria-label="Change between light and dark">${icon("theme")}</button>
   </div>
 </header>
 <div class="wait" aria-hidden="true"></div>
 <div class="banner" role="alert" hidden><p></p><button class="button main" data-do="start">Try again</button></div>
-<section class="tune" id="mr-tune" aria-label="Tune the page" hidden>
-  <div class="field"><label for="mr-diversity">Variety of the top picks <output></output></label><input id="mr-diversity" type="range" min="0" max="1" step="0.1" value="0"></div>
-  <div class="field"><label for="mr-k">Films in a row</label><select id="mr-k"><option>10</option><option selected>20</option><option>30</option><option>50</option></select></div>
+<section class="filters" id="mr-filters" aria-label="Filters and options" hidden>
+  <div class="field"><label for="mr-diversity">Diversity of the top picks <output></output></label><input id="mr-diversity" type="range" min="0" max="1" step="0.1" value="0"></div>
+  <div class="field"><label for="mr-k">Movies per row</label><select id="mr-k"><option>10</option><option selected>20</option><option>30</option><option>50</option></select></div>
   <div class="field"><label for="mr-from">Years</label><div class="line"><input id="mr-from" type="number" aria-label="from year" inputmode="numeric"> – <input id="mr-to" type="number" aria-label="to year" inputmode="numeric"></div></div>
-  <div class="field"><label class="check"><input type="checkbox" id="mr-feedback" checked>My feedback counts</label><label class="check"><input type="checkbox" id="mr-hide">Hide what was shown</label><button class="button" data-do="others" hidden>Show others</button></div>
+  <div class="field"><label class="check"><input type="checkbox" id="mr-feedback" checked>Use my feedback</label><label class="check"><input type="checkbox" id="mr-hide">Hide movies shown before</label><button class="button" data-do="others" hidden>Show other movies</button></div>
   <div class="field wide"><label id="mr-genres">Genres</label><div class="genres" role="group" aria-labelledby="mr-genres"></div></div>
 </section>
 <main>
   <section class="welcome" aria-labelledby="mr-welcome" hidden>
-    <h2 id="mr-welcome">Which films do you love?</h2><p class="quiet">Name one, and the page begins to know you. Three or four make it good.</p>
-    <div class="combo"><input role="combobox" aria-expanded="false" aria-controls="mr-found" aria-autocomplete="list" aria-label="A film's title" placeholder="The Matrix, Amélie, Toy Story …" autocomplete="off" spellcheck="false"><ul id="mr-found" role="listbox" aria-label="Films found" hidden></ul></div>
+    <h2 id="mr-welcome">Which movies do you love?</h2><p class="quiet">One is enough to start; three or four make better recommendations.</p>
+    <div class="combo"><input role="combobox" aria-expanded="false" aria-controls="mr-found" aria-autocomplete="list" aria-label="A movie's title" placeholder="The Matrix, Amélie, Toy Story …" autocomplete="off" spellcheck="false"><ul id="mr-found" role="listbox" aria-label="Search results" hidden></ul></div>
     <div class="chips picked"></div>
   </section>
-  <div class="stage"><section class="hero" aria-label="First pick"></section><aside class="panel taste" aria-label="Your recent taste"></aside></div>
+  <div class="stage"><section class="hero" aria-label="First pick"></section><aside class="panel profile" aria-label="Your profile"></aside></div>
   <div class="rows"></div>
 </main>
 <footer><span>Ratings: MovieLens, GroupLens Research.</span><span class="system"></span><span class="tmdb" hidden></span><span>On a card: <kbd>←</kbd> <kbd>→</kbd> move, <kbd>L</kbd> like, <kbd>D</kbd> dislike, <kbd>S</kbd> save, <kbd>W</kbd> why.</span></footer>
@@ -135,15 +136,15 @@ function titleOf(row, likes) {
 }
 const NOTES = {
   top: "the ranker’s list",
-  trending: "watched a lot lately",
-  gems: "few know them, they fit you",
-  genre: "a genre of yours",
-  because: "alike, and likely yours",
+  trending: "popular at present",
+  gems: "little known, and likely yours",
+  genre: "one of your genres",
+  because: "similar movies",
   saves: "your shelf",
 };
 
-const poster = (film, base, eager) =>
-  `<div class="poster" style="--hue:${hue(film)}"><b aria-hidden="true">${safe(short(film))}</b><img alt="" ${eager ? "" : 'loading="lazy" '}decoding="async" src="${safe(base)}${film.item_idx}"></div>`;
+const poster = (movie, base, eager) =>
+  `<div class="poster" style="--hue:${hue(movie)}"><b aria-hidden="true">${safe(short(movie))}</b><img alt="" ${eager ? "" : 'loading="lazy" '}decoding="async" src="${safe(base)}${movie.item_idx}"></div>`;
 const acts = (labels) =>
   ["like", "dislike", "save"]
     .map(
@@ -153,23 +154,23 @@ const acts = (labels) =>
     .join("") +
   `<button class="${labels ? "button" : ""}" data-do="explain" tabindex="${labels ? 0 : -1}" title="Why this?">${icon("why")}${labels ? "<span>Why this?</span>" : ""}</button>`;
 
-function makeCard(film, base) {
+function makeCard(movie, base) {
   const card = document.createElement("li");
   card.className = "card";
-  card.dataset.item = film.item_idx;
+  card.dataset.item = movie.item_idx;
   card.tabIndex = -1;
-  card.innerHTML = `<span class="badge rank" hidden></span><span class="badge move" hidden></span>${poster(film, base)}<h3 title="${safe(film.title)}">${safe(short(film))}</h3><p class="facts">${safe(facts(film))}</p><p class="match"><i></i><span></span></p><p class="reason"></p><div class="acts">${acts(false)}</div>`;
+  card.innerHTML = `<span class="badge rank" hidden></span><span class="badge move" hidden></span>${poster(movie, base)}<h3 title="${safe(movie.title)}">${safe(short(movie))}</h3><p class="facts">${safe(facts(movie))}</p><p class="match"><i></i><span></span></p><p class="reason"></p><div class="acts">${acts(false)}</div>`;
   return card;
 }
 
-// The same film keeps its element when rows change, so that it can be seen to move and nothing loads twice.
-function fillCard(card, film, row, moved) {
+// The same movie keeps its element when rows change, so that it can be seen to move and nothing loads twice.
+function fillCard(card, movie, row, rankChanges) {
   const [rank, move, reason, match] = [".rank", ".move", ".reason", ".match"].map((name) =>
     card.querySelector(name),
   );
   rank.hidden = row.kind !== "top";
-  rank.textContent = film.rank;
-  const places = row.kind === "top" ? moved[film.item_idx] : 0;
+  rank.textContent = movie.rank;
+  const places = row.kind === "top" ? rankChanges[movie.item_idx] : 0;
   move.hidden = places === 0 || places === undefined;
   move.className = `badge move ${places === null ? "new" : places > 0 ? "up" : "down"}`;
   move.textContent = places === null ? "new" : places > 0 ? `▲${places}` : `▼${-places}`;
@@ -177,15 +178,15 @@ function fillCard(card, film, row, moved) {
     "aria-label",
     places === null ? "new in this list" : `${Math.abs(places)} places ${places > 0 ? "up" : "down"}`,
   );
-  match.hidden = reason.hidden = film.match === undefined;
-  if (film.match !== undefined) {
-    match.firstChild.style.setProperty("--part", percent(Math.max(film.match, 0.02)));
-    match.lastChild.textContent = percent(film.match);
-    match.title = `Score ${film.score.toFixed(2)}: ${percent(film.match)} of the way from your last candidate to your first`;
-    reason.textContent = reason.title = film.reason;
-    reason.classList.toggle("boosted", film.reason.startsWith("Boosted by your likes"));
+  match.hidden = reason.hidden = movie.match === undefined;
+  if (movie.match !== undefined) {
+    match.firstChild.style.setProperty("--part", percent(Math.max(movie.match, 0.02)));
+    match.lastChild.textContent = percent(movie.match);
+    match.title = `Score ${movie.score.toFixed(2)}: ${percent(movie.match)} of the way from your last candidate to your first`;
+    reason.textContent = reason.title = movie.reason;
+    reason.classList.toggle("boosted", movie.reason.startsWith("Boosted by your likes"));
   }
-  card.setAttribute("aria-label", [film.title, facts(film), film.reason].filter(Boolean).join(". "));
+  card.setAttribute("aria-label", [movie.title, facts(movie), movie.reason].filter(Boolean).join(". "));
 }
 
 const bars = (list, hueFor, value) => {
@@ -206,35 +207,35 @@ function whySheet(why, base) {
   const bar = (name, meaning, adds, value) =>
     `<li><span>${safe(name)}<small>${safe(meaning)}${value === null || value === undefined ? "" : ` = ${amount(value)}`}</small></span><span class="axis"><i class="${adds < 0 ? "less" : ""}" style="--part:${percent(Math.abs(adds) / most / 2)}"></i></span><span class="value">${adds < 0 ? "−" : "+"}${Math.abs(adds).toFixed(2)}</span></li>`;
   return `<header>${poster(why.movie, base, true)}<div><p class="quiet">Why this?</p><h2>${safe(why.movie.title)}</h2><p class="quiet">${safe(facts(why.movie))}</p><p style="margin-top:8px">${safe(why.movie.reason)}.</p><p class="quiet">Place ${why.movie.rank} of ${why.candidates} candidates, score ${why.movie.score.toFixed(2)}</p></div><button class="round" data-do="close" aria-label="Close">${icon("close")}</button></header>
-  ${why.sources.length ? `<section><h3>Who proposed it</h3><div class="bars">${why.sources.map((one) => `<span>${safe(one.source)}${one.source === why.top_source ? " ◂" : ""}</span><span class="track"><i style="width:${percent(20 / (19 + one.rank))}"></i></span><span class="value">rank ${one.rank}</span>`).join("")}</div><p class="quiet" style="margin-top:8px">${why.sources.some((one) => one.source === why.top_source) ? "◂ did most for its place." : `${safe(why.top_source)} did most for its place, without having proposed it.`}</p></section>` : ""}
-  ${why.contributions.length ? `<section><h3>What moved its score</h3><ul class="shares">${why.contributions.map((share) => bar(share.feature, share.meaning, share.contribution, share.value)).join("")}${bar("everything else", "all other features together", why.others)}</ul></section>` : `<p class="quiet">This system can’t tell what each feature adds.</p>`}`;
+  ${why.sources.length ? `<section><h3>Sources that retrieved it</h3><div class="bars">${why.sources.map((one) => `<span>${safe(one.source)}${one.source === why.top_source ? " ◂" : ""}</span><span class="track"><i style="width:${percent(20 / (19 + one.rank))}"></i></span><span class="value">rank ${one.rank}</span>`).join("")}</div><p class="quiet" style="margin-top:8px">${why.sources.some((one) => one.source === why.top_source) ? "◂ contributed most to its rank." : `${safe(why.top_source)} contributed most to its rank, without having retrieved it.`}</p></section>` : ""}
+  ${why.contributions.length ? `<section><h3>Contributions to its score</h3><ul class="shares">${why.contributions.map((share) => bar(share.feature, share.meaning, share.contribution, share.value)).join("")}${bar("everything else", "all other features together", why.others)}</ul></section>` : `<p class="quiet">This system can’t attribute its score to features.</p>`}`;
 }
 
 const closing = (title, sub) =>
   `<header><div><h2>${title}</h2><p class="quiet">${sub}</p></div><button class="round" data-do="close" aria-label="Close">${icon("close")}</button></header>`;
 
 function historySheet(detail) {
-  const most = Math.max(...detail.genres.map((one) => one.films), 1),
-    total = detail.films.length;
-  return `${closing("History", `${total === 100 ? "The last 100" : total} films, the latest first`)}
-  <section><h3>Genres: films, and mean stars</h3>${bars(
-    detail.genres.slice(0, 12).map((one) => ({ ...one, share: one.films / most })),
-    hueOf,
-    (one) => `${one.films} · ${one.stars === null ? "–" : `★ ${one.stars.toFixed(1)}`}`,
+  const most = Math.max(...detail.genres.map((one) => one.movies), 1),
+    total = detail.movies.length;
+  return `${closing("History", `${total === 100 ? "The last 100" : total} movies, the latest first`)}
+  <section><h3>Genres: movies, and mean stars</h3>${bars(
+    detail.genres.slice(0, 12).map((one) => ({ ...one, share: one.movies / most })),
+    genreHue,
+    (one) => `${one.movies} · ${one.stars === null ? "–" : `★ ${one.stars.toFixed(1)}`}`,
   )}</section>
-  <section><h3>Films</h3><table><thead><tr><th>Film</th><th>Stars</th><th class="n">When</th></tr></thead><tbody>${detail.films.map((film) => `<tr><td>${safe(film.title)} <small class="quiet">${film.year ?? ""}</small></td><td>${film.rating === null ? "–" : stars(film.rating)}</td><td class="n">${day(film.timestamp)}</td></tr>`).join("")}</tbody></table></section>`;
+  <section><h3>Movies</h3><table><thead><tr><th>Movie</th><th>Stars</th><th class="n">When</th></tr></thead><tbody>${detail.movies.map((movie) => `<tr><td>${safe(movie.title)} <small class="quiet">${movie.year ?? ""}</small></td><td>${movie.rating === null ? "–" : stars(movie.rating)}</td><td class="n">${day(movie.timestamp)}</td></tr>`).join("")}</tbody></table></section>`;
 }
 
 function debugSheet(debug) {
-  const named = (list, tell) =>
-    `<ol>${list.map((one) => `<li>${safe(one.title)} <small>${tell(one)}</small></li>`).join("")}</ol>`;
-  return `${closing("How this list came about", `${safe(debug.system)}, ${safe(debug.user_context ?? "no pool")}, ${debug.events} events, ${debug.pool.length} candidates`)}
+  const named = (list, note) =>
+    `<ol>${list.map((one) => `<li>${safe(one.title)} <small>${note(one)}</small></li>`).join("")}</ol>`;
+  return `${closing("How this list was made", `${safe(debug.system)}, ${safe(debug.user_context ?? "no pool")}, ${debug.events} events, ${debug.pool.length} candidates`)}
   <section><h3>Steps</h3>${bars(
     Object.entries(debug.milliseconds).map(([name, ms]) => ({ name, share: ms })),
     () => 200,
     (one) => `${one.share.toFixed(1)} ms`,
   )}</section>
-  <section><h3>The list</h3><table><thead><tr><th></th><th>Film</th><th>Driver</th><th class="n">Score</th></tr></thead><tbody>${debug.items.map((one) => `<tr><td class="n">${one.rank}</td><td>${safe(one.title)}</td><td>${safe(one.top_source)}</td><td class="n">${one.score === null ? "–" : one.score.toFixed(2)}</td></tr>`).join("")}</tbody></table></section>
+  <section><h3>The list</h3><table><thead><tr><th></th><th>Movie</th><th>Top source</th><th class="n">Score</th></tr></thead><tbody>${debug.items.map((one) => `<tr><td class="n">${one.rank}</td><td>${safe(one.title)}</td><td>${safe(one.top_source)}</td><td class="n">${one.score === null ? "–" : one.score.toFixed(2)}</td></tr>`).join("")}</tbody></table></section>
   <section><h3>Candidates by source</h3>${Object.entries(debug.sources)
     .map(
       ([name, list]) =>
@@ -250,7 +251,7 @@ function render({ model, el }) {
   el.append(root);
   const $ = (name) => root.querySelector(name),
     get = (name) => model.get(name);
-  const base = document.querySelector('meta[name="movierec-posters"]')?.content ?? get("posters");
+  const base = document.querySelector('meta[name="movierec-posters"]')?.content ?? get("poster_url");
   const dialog = $("dialog"),
     input = $(".combo input"),
     found = $("#mr-found");
@@ -261,17 +262,17 @@ function render({ model, el }) {
     chosen = -1,
     timer = 0,
     saves = [];
-  const waiting = new Map(); // number → when it was told
+  const waiting = new Map(); // number of a message → when it was sent
 
-  // Telling Python, and waiting for it
-  function tell(what, how = {}) {
+  // Messages to Python, and its answers
+  function send(action, args = {}) {
     waiting.set(++number, performance.now());
-    root.dataset.told = number;
-    model.send({ do: what, how, number });
+    root.dataset.sent = number;
+    model.send({ action, arguments: args, number });
     busy ||= setTimeout(() => root.classList.add("busy"), 200);
     lost ||= setTimeout(() => banner("The program behind this page doesn’t answer.", "reload"), 20_000);
   }
-  function heard({ done }) {
+  function received({ done }) {
     root.dataset.took = Math.round(performance.now() - waiting.get(done));
     root.dataset.answered = done;
     waiting.delete(done);
@@ -307,8 +308,8 @@ function render({ model, el }) {
   // Rows
   function drawRows() {
     const rows = [...get("rows")],
-      moved = get("moved");
-    saves = get("saying").saves ?? [];
+      rankChanges = get("rank_changes");
+    saves = get("feedback").saves ?? [];
     if (saves.length) rows.splice(1, 0, { kind: "saves", about: null, items: [...saves].reverse() });
     const place = $(".rows"),
       top = place.getBoundingClientRect().top;
@@ -322,17 +323,17 @@ function render({ model, el }) {
       const kind =
         row.kind + (row.kind === "genre" ? row.about : row.kind === "because" ? row.about.item_idx : "");
       seen.set(kind, true);
-      return drawRow(old.get(kind), kind, row, moved);
+      return drawRow(old.get(kind), kind, row, rankChanges);
     });
     place.replaceChildren(...sections);
     if (!rows.length)
       place.innerHTML = get("notes").length
         ? `<p class="empty">${safe(get("notes").join(" "))}</p>`
-        : ghosts();
+        : placeholders();
     if (active && place.contains(active)) active.focus({ preventScroll: true });
     glide(before, top - place.getBoundingClientRect().top);
   }
-  function drawRow(section, key, row, moved) {
+  function drawRow(section, key, row, rankChanges) {
     if (!section) {
       section = document.createElement("section");
       section.className = "row";
@@ -342,13 +343,13 @@ function render({ model, el }) {
     }
     section.querySelector("h2").innerHTML = titleOf(
       row,
-      new Set((get("saying").likes ?? []).map((film) => film.item_idx)),
+      new Set((get("feedback").likes ?? []).map((movie) => movie.item_idx)),
     );
     const list = section.querySelector(".cards"),
       have = new Map([...list.children].map((card) => [+card.dataset.item, card]));
-    const cards = row.items.map((film) => {
-      const card = have.get(film.item_idx) ?? makeCard(film, base);
-      fillCard(card, film, row, moved);
+    const cards = row.items.map((movie) => {
+      const card = have.get(movie.item_idx) ?? makeCard(movie, base);
+      fillCard(card, movie, row, rankChanges);
       return card;
     });
     const scrolled = list.scrollLeft;
@@ -358,7 +359,7 @@ function render({ model, el }) {
     if (!cards.some((card) => card.tabIndex === 0) && cards.length) rove(cards[0]);
     return section;
   }
-  const ghosts = () =>
+  const placeholders = () =>
     `<section class="row ghost" aria-hidden="true"><div class="cards">${`<div class="card"><div class="poster"></div><p></p><p style="width:60%"></p></div>`.repeat(8)}</div></section>`;
   function glide(before, shift) {
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
@@ -386,101 +387,103 @@ function render({ model, el }) {
     }
   }
   function press() {
-    const said = get("saying");
-    for (const [act, kind] of Object.entries(KINDS)) {
-      const items = new Set((said[kind] ?? []).map((film) => film.item_idx));
+    const feedback = get("feedback");
+    for (const [act, kind] of Object.entries(LIST_OF_ACTION)) {
+      const items = new Set((feedback[kind] ?? []).map((movie) => movie.item_idx));
       for (const button of root.querySelectorAll(`[data-act="${act}"]`))
         button.setAttribute("aria-pressed", items.has(+button.closest("[data-item]").dataset.item));
     }
   }
   function drawHero() {
-    const film = get("rows")[0]?.items[0],
+    const movie = get("rows")[0]?.items[0],
       hero = $(".hero");
-    hero.hidden = !film;
-    if (!film) return;
-    hero.dataset.item = film.item_idx;
-    hero.style.setProperty("--hue", hue(film));
-    hero.innerHTML = `${poster(film, base, true)}<div><p class="kicker">No. 1 for ${get("person").user === null ? "you" : `user ${get("person").user}`}</p><h2 title="${safe(film.title)}">${safe(short(film))}</h2><p class="facts">${safe(facts(film))}</p><p class="reason">${safe(film.reason)}</p><div class="acts">${acts(true)}</div></div>`;
+    hero.hidden = !movie;
+    if (!movie) return;
+    hero.dataset.item = movie.item_idx;
+    hero.style.setProperty("--hue", hue(movie));
+    hero.innerHTML = `${poster(movie, base, true)}<div><p class="kicker">No. 1 for ${get("viewer").user === null ? "you" : `user ${get("viewer").user}`}</p><h2 title="${safe(movie.title)}">${safe(short(movie))}</h2><p class="facts">${safe(facts(movie))}</p><p class="reason">${safe(movie.reason)}</p><div class="acts">${acts(true)}</div></div>`;
     hero.querySelector("[data-act=like]").classList.add("main");
   }
 
-  // The panel, the picks and the rest
-  function drawTaste() {
-    const taste = get("taste"),
-      said = get("saying"),
-      person = get("person");
+  // The profile panel, the picked movies and the rest
+  function drawProfile() {
+    const profile = get("profile"),
+      feedback = get("feedback"),
+      viewer = get("viewer");
     const last = [
-      ...(said.likes ?? [])
+      ...(feedback.likes ?? [])
         .slice(-4)
         .reverse()
-        .map((film) => ["like", film]),
-      ...(said.dislikes ?? [])
+        .map((movie) => ["like", movie]),
+      ...(feedback.dislikes ?? [])
         .slice(-3)
         .reverse()
-        .map((film) => ["dislike", film]),
+        .map((movie) => ["dislike", movie]),
     ];
     const sub =
-      person.user === null
-        ? `${person.picked.length} named`
-        : `${person.films === 100 ? "100+" : person.films} films${person.stars ? ` · ★ ${person.stars.toFixed(1)}` : ""}`;
-    $(".taste").innerHTML = `<h2>Your recent taste <small>${sub}</small></h2>
-    ${taste.genres?.length ? bars(taste.genres, hueOf, (one) => percent(one.share)) : `<p class="quiet">Nothing is known yet. Name or like a film, and this fills.</p>`}
-    ${taste.decades?.length > 1 ? columns(taste.decades) : ""}
-    ${last.length ? `<div><p class="quiet" style="margin-bottom:7px">What you said</p><div class="chips">${last.map(([act, film]) => `<span class="chip ${act}" data-item="${film.item_idx}">${icon(act)}<span>${safe(film.title)}</span><button data-undo="un${act}" aria-label="Take back: ${act} ${safe(film.title)}">${icon("close")}</button></span>`).join("")}</div></div>` : person.user === null ? "" : `<p class="quiet">Like or dislike a film: the page heeds it at once.</p>`}
-    <div class="chips">${person.user === null ? "" : `<button class="button" data-do="history">History</button><button class="button" data-do="debug">How this list came about</button>`}</div>`;
+      viewer.user === null
+        ? `${viewer.picked.length} named`
+        : `${viewer.movies === 100 ? "100+" : viewer.movies} movies${viewer.stars ? ` · ★ ${viewer.stars.toFixed(1)}` : ""}`;
+    $(".profile").innerHTML = `<h2>Your profile <small>${sub}</small></h2>
+    ${profile.genres?.length ? bars(profile.genres, genreHue, (one) => percent(one.share)) : `<p class="quiet">No data yet: name or like a movie.</p>`}
+    ${profile.decades?.length > 1 ? columns(profile.decades) : ""}
+    ${last.length ? `<div><p class="quiet" style="margin-bottom:7px">Your feedback</p><div class="chips">${last.map(([act, movie]) => `<span class="chip ${act}" data-item="${movie.item_idx}">${icon(act)}<span>${safe(movie.title)}</span><button data-undo="un${act}" aria-label="Take back: ${act} ${safe(movie.title)}">${icon("close")}</button></span>`).join("")}</div></div>` : viewer.user === null ? "" : `<p class="quiet">Like or dislike a movie: the page changes at once.</p>`}
+    <div class="chips">${viewer.user === null ? "" : `<button class="button" data-do="history">History</button><button class="button" data-do="debug">How this list was made</button>`}</div>`;
   }
-  function drawPerson() {
-    const person = get("person"),
+  function drawViewer() {
+    const viewer = get("viewer"),
       about = get("about"),
       most = Math.max((about.users ?? 1) - 1, 0);
     for (const field of [$(".number"), $(".slider")]) {
       field.max = most;
-      if (person.user !== null && document.activeElement !== field) field.value = person.user;
+      if (viewer.user !== null && document.activeElement !== field) field.value = viewer.user;
     }
-    $('.who [data-do="newcomer"]').setAttribute("aria-pressed", person.user === null);
-    $(".welcome").hidden = person.user !== null;
-    $(".picked").innerHTML = (person.picked ?? [])
+    $('.who [data-do="new-user"]').setAttribute("aria-pressed", viewer.user === null);
+    $(".welcome").hidden = viewer.user !== null;
+    $(".picked").innerHTML = (viewer.picked ?? [])
       .map(
-        (film) =>
-          `<span class="chip" data-item="${film.item_idx}"><span>${safe(film.title)}</span><button data-do="unpick" aria-label="Remove ${safe(film.title)}">${icon("close")}</button></span>`,
+        (movie) =>
+          `<span class="chip" data-item="${movie.item_idx}"><span>${safe(movie.title)}</span><button data-do="unpick" aria-label="Remove ${safe(movie.title)}">${icon("close")}</button></span>`,
       )
       .join("");
     $(".system").textContent = about.dataset
-      ? `${about.movies.toLocaleString()} films, ${about.users.toLocaleString()} users of ${about.dataset}, ranked by ${about.system}.`
+      ? `${about.movies.toLocaleString()} movies, ${about.users.toLocaleString()} users of ${about.dataset}, ranked by ${about.system}.`
       : "";
     $(".tmdb").hidden = !about.attribution;
     if (about.attribution)
       $(".tmdb").innerHTML =
         `Posters: <a href="${safe(about.attribution.link)}" rel="noreferrer">TMDB</a>. ${safe(about.attribution.text)}`;
-    $('[data-do="others"]').hidden = !person.hide_shown;
-    $("#mr-hide").checked = person.hide_shown;
-    $("#mr-feedback").checked = person.use_feedback;
+    $('[data-do="others"]').hidden = !viewer.hide_shown;
+    $("#mr-hide").checked = viewer.hide_shown;
+    $("#mr-feedback").checked = viewer.use_feedback;
     if (about.dataset)
-      kept.set(
+      storage.set(
         "visit",
-        person.user === null
+        viewer.user === null
           ? {
-              data: about.dataset,
-              films: about.movies,
-              newcomer: {
-                picked: items(person.picked),
-                ...Object.fromEntries(Object.values(KINDS).map((kind) => [kind, items(get("saying")[kind])])),
+              dataset: about.dataset,
+              movies: about.movies,
+              newUser: {
+                picked: items(viewer.picked),
+                ...Object.fromEntries(
+                  Object.values(LIST_OF_ACTION).map((kind) => [kind, items(get("feedback")[kind])]),
+                ),
               },
             }
-          : { data: about.dataset, films: about.movies, user: person.user },
+          : { dataset: about.dataset, movies: about.movies, user: viewer.user },
       );
   }
-  function drawTuning() {
-    const wishes = get("wishes"),
+  function drawFilters() {
+    const options = get("options"),
       about = get("about");
-    $("#mr-diversity").value = wishes.diversity;
-    $("#mr-tune output").textContent = wishes.diversity
-      ? `${Math.round(wishes.diversity * 10)} of 10`
+    $("#mr-diversity").value = options.diversity;
+    $("#mr-filters output").textContent = options.diversity
+      ? `${Math.round(options.diversity * 10)} of 10`
       : "off";
-    $("#mr-k").value = wishes.k;
+    $("#mr-k").value = options.k;
     [
-      ["#mr-from", wishes.from_year, about.years?.[0]],
-      ["#mr-to", wishes.to_year, about.years?.[1]],
+      ["#mr-from", options.from_year, about.years?.[0]],
+      ["#mr-to", options.to_year, about.years?.[1]],
     ].forEach(([name, year, hint]) => {
       if (document.activeElement !== $(name)) $(name).value = year ?? "";
       $(name).placeholder = hint ?? "";
@@ -489,18 +492,18 @@ function render({ model, el }) {
     $(".genres").innerHTML = (about.genres ?? [])
       .map(
         (name) =>
-          `<button data-genre="${safe(name)}" aria-pressed="${wishes.genres.includes(name)}">${safe(name)}</button>`,
+          `<button data-genre="${safe(name)}" aria-pressed="${options.genres.includes(name)}">${safe(name)}</button>`,
       )
       .join("");
     if (focus) root.querySelector(`[data-genre="${CSS.escape(focus)}"]`)?.focus();
   }
   function drawFound() {
-    const list = get("found")[input.value.trim()] ?? [];
+    const list = get("search_results")[input.value.trim()] ?? [];
     chosen = list.length ? 0 : -1;
     found.innerHTML = list
       .map(
-        (film, at) =>
-          `<li role="option" id="mr-found-${at}" data-item="${film.item_idx}" aria-selected="${at === chosen}">${poster(film, base)}<span>${safe(film.title)}<small>${safe(facts(film))}</small></span></li>`,
+        (movie, at) =>
+          `<li role="option" id="mr-found-${at}" data-item="${movie.item_idx}" aria-selected="${at === chosen}">${poster(movie, base)}<span>${safe(movie.title)}<small>${safe(facts(movie))}</small></span></li>`,
       )
       .join("");
     open(list.length > 0);
@@ -510,9 +513,9 @@ function render({ model, el }) {
     input.setAttribute("aria-expanded", yes);
     input.setAttribute("aria-activedescendant", yes && chosen >= 0 ? `mr-found-${chosen}` : "");
   }
-  function pick(option) {
+  function pickMovie(option) {
     if (!option) return;
-    tell("pick", { item: +option.dataset.item });
+    send("pick_movie", { item: +option.dataset.item });
     input.value = "";
     open(false);
     input.focus();
@@ -535,55 +538,60 @@ function render({ model, el }) {
     dialog.scrollTop = 0;
   }
   function drawStatus() {
-    const { away, problem } = get("status");
-    banner(away ? `${away[0].toUpperCase()}${away.slice(1)}. What you see is from before.` : null);
+    const { unavailable, problem } = get("status");
+    banner(
+      unavailable
+        ? `${unavailable[0].toUpperCase()}${unavailable.slice(1)}. The page shows earlier results.`
+        : null,
+    );
     if (problem) toast(`${problem[0].toUpperCase()}${problem.slice(1)}.`);
   }
 
-  // What is done
-  function say(item, act) {
+  // Actions
+  function giveFeedback(item, act) {
     const title = titleAt(item);
-    tell("say", { item, action: act });
-    toast(`${VERBS[act]} ${shorten(title, 44)}`, () =>
-      tell("say", { item, action: act.startsWith("un") ? act.slice(2) : `un${act}` }),
+    send("give_feedback", { item, action: act });
+    toast(`${DONE[act]} ${shorten(title, 44)}`, () =>
+      send("give_feedback", { item, action: act.startsWith("un") ? act.slice(2) : `un${act}` }),
     );
   }
-  const items = (films) => (films ?? []).map((film) => film.item_idx);
+  const items = (movies) => (movies ?? []).map((movie) => movie.item_idx);
   const titleAt = (item) =>
-    root.querySelector(`[data-item="${item}"] :is(h3, h2, .chip > span)`)?.textContent ?? "the film";
+    root.querySelector(`[data-item="${item}"] :is(h3, h2, .chip > span)`)?.textContent ?? "the movie";
   function toggle(element, act) {
     const item = +element.closest("[data-item]").dataset.item;
-    const on = (get("saying")[KINDS[act]] ?? []).some((film) => film.item_idx === item);
-    say(item, on ? `un${act}` : act);
+    const on = (get("feedback")[LIST_OF_ACTION[act]] ?? []).some((movie) => movie.item_idx === item);
+    giveFeedback(item, on ? `un${act}` : act);
   }
-  const DO = {
-    surprise: () => tell("surprise"),
-    newcomer: () => tell(...(get("person").user === null ? ["choose", { user: 0 }] : ["newcomer"])),
-    start: () => tell("start"),
+  const COMMANDS = {
+    surprise: () => send("choose_random_user"),
+    "new-user": () =>
+      send(...(get("viewer").user === null ? ["choose_user", { user: 0 }] : ["become_new_user"])),
+    start: () => send("start"),
     reload: () => location.reload(),
-    others: () => tell("wish", { hide_shown: true }),
-    history: () => tell("look", { kind: "history" }),
-    debug: () => tell("look", { kind: "debug" }),
+    others: () => send("set_options", { hide_shown: true }),
+    history: () => send("open_panel", { kind: "history" }),
+    debug: () => send("open_panel", { kind: "debug" }),
     close: () => dialog.close(),
-    unpick: (button) => tell("unpick", { item: +button.closest("[data-item]").dataset.item }),
-    explain: (button) => tell("explain", { item: +button.closest("[data-item]").dataset.item }),
+    unpick: (button) => send("unpick_movie", { item: +button.closest("[data-item]").dataset.item }),
+    explain: (button) => send("explain_movie", { item: +button.closest("[data-item]").dataset.item }),
     scroll: (button) => {
       const list = button.closest(".row").querySelector(".cards");
       list.scrollBy({ left: button.dataset.by * list.clientWidth * 0.85, behavior: "smooth" });
     },
-    tune: (button) => {
-      const tune = $(".tune");
-      tune.hidden = !tune.hidden;
-      button.setAttribute("aria-expanded", !tune.hidden);
+    filters: (button) => {
+      const panel = $(".filters");
+      panel.hidden = !panel.hidden;
+      button.setAttribute("aria-expanded", !panel.hidden);
     },
     view: () => view(root.dataset.view === "list" ? "grid" : "list"),
     theme: () => {
       const dark = getComputedStyle(root).colorScheme === "dark";
-      kept.set("theme", (root.dataset.theme = dark ? "light" : "dark"));
+      storage.set("theme", (root.dataset.theme = dark ? "light" : "dark"));
     },
   };
   function view(name) {
-    kept.set("view", (root.dataset.view = name));
+    storage.set("view", (root.dataset.view = name));
     const button = $('[data-do="view"]'),
       other = name === "list" ? "grid" : "list";
     button.innerHTML = icon(other);
@@ -595,15 +603,17 @@ function render({ model, el }) {
     );
     if (!at) return;
     if (at.dataset.act) toggle(at, at.dataset.act);
-    else if (at.dataset.undo) say(+at.closest("[data-item]").dataset.item, at.dataset.undo);
+    else if (at.dataset.undo) giveFeedback(+at.closest("[data-item]").dataset.item, at.dataset.undo);
     else if (at.dataset.genre) {
-      const had = get("wishes").genres,
+      const had = get("options").genres,
         name = at.dataset.genre;
-      tell("wish", { genres: had.includes(name) ? had.filter((one) => one !== name) : [...had, name] });
-    } else if (at.dataset.do) DO[at.dataset.do](at);
-    else if (at.matches("[role=option]")) pick(at);
+      send("set_options", {
+        genres: had.includes(name) ? had.filter((one) => one !== name) : [...had, name],
+      });
+    } else if (at.dataset.do) COMMANDS[at.dataset.do](at);
+    else if (at.matches("[role=option]")) pickMovie(at);
     else if (!at.closest('[data-kind="saves"]'))
-      tell("explain", { item: +at.closest("[data-item]").dataset.item });
+      send("explain_movie", { item: +at.closest("[data-item]").dataset.item });
   });
   root.addEventListener("keydown", (event) => {
     const card = event.target.closest?.(".card");
@@ -623,7 +633,7 @@ function render({ model, el }) {
       }
     } else if (act) toggle(card, act);
     else if (event.key.toLowerCase() === "w" || (event.key === "Enter" && event.target === card))
-      tell("explain", { item: +card.dataset.item });
+      send("explain_movie", { item: +card.dataset.item });
     else return;
     event.preventDefault();
   });
@@ -637,7 +647,7 @@ function render({ model, el }) {
       if (event.target.matches?.("img")) event.target.remove();
     },
     true,
-  ); // what is beneath is a poster, too
+  ); // the title beneath serves as a poster, too
   root.addEventListener("change", (event) => {
     const field = event.target,
       value = field.value.trim();
@@ -645,17 +655,17 @@ function render({ model, el }) {
     ({
       "mr-user": () =>
         value !== "" &&
-        tell("choose", {
+        send("choose_user", {
           user: (field.value = Math.min(Math.max(Math.trunc(+value), 0), +field.max)) && +field.value,
         }),
-      "mr-k": () => tell("wish", { k: +value }),
-      "mr-diversity": () => tell("wish", { diversity: +value }),
-      "mr-from": () => tell("wish", { from_year: year }),
-      "mr-to": () => tell("wish", { to_year: year }),
-      "mr-hide": () => tell("wish", { hide_shown: field.checked }),
-      "mr-feedback": () => tell("wish", { use_feedback: field.checked }),
+      "mr-k": () => send("set_options", { k: +value }),
+      "mr-diversity": () => send("set_options", { diversity: +value }),
+      "mr-from": () => send("set_options", { from_year: year }),
+      "mr-to": () => send("set_options", { to_year: year }),
+      "mr-hide": () => send("set_options", { hide_shown: field.checked }),
+      "mr-feedback": () => send("set_options", { use_feedback: field.checked }),
     })[field.id]?.();
-    if (field.matches(".slider")) tell("choose", { user: +value });
+    if (field.matches(".slider")) send("choose_user", { user: +value });
   });
   $(".slider").addEventListener("input", (event) => {
     $(".number").value = event.target.value;
@@ -663,13 +673,13 @@ function render({ model, el }) {
   input.addEventListener("input", () => {
     clearTimeout(timer);
     const query = input.value.trim();
-    if (query) timer = setTimeout(() => tell("search", { query }), 120);
+    if (query) timer = setTimeout(() => send("search_movies", { query }), 120);
     else open(false);
   });
   input.addEventListener("keydown", (event) => {
     const options = [...found.children];
     if (event.key === "Escape") open(false);
-    else if (event.key === "Enter") pick(found.hidden ? null : options[chosen]);
+    else if (event.key === "Enter") pickMovie(found.hidden ? null : options[chosen]);
     else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       chosen = options.length
         ? (chosen + (event.key === "ArrowDown" ? 1 : -1) + options.length) % options.length
@@ -685,28 +695,28 @@ function render({ model, el }) {
     if (event.target === dialog) dialog.close();
   });
   dialog.addEventListener("close", () => {
-    if (get("detail")) tell("close");
+    if (get("detail")) send("close_panel");
     opener?.focus?.({ preventScroll: true });
   });
 
-  // What has changed is drawn once, however many parts of the state came together
-  const sameSaves = () => String(items(saves)) === String(items(get("saying").saves));
+  // All that has changed is drawn once, however many parts of the state arrive together
+  const sameSaves = () => String(items(saves)) === String(items(get("feedback").saves));
   const DRAW = [
-    [drawRows, ["rows", "notes", "moved"]],
-    [drawHero, ["rows", "person"]],
-    [drawTaste, ["taste", "saying", "person"]],
-    [drawPerson, ["person", "about", "saying"]],
-    [drawTuning, ["wishes", "about"]],
+    [drawRows, ["rows", "notes", "rank_changes"]],
+    [drawHero, ["rows", "viewer"]],
+    [drawProfile, ["profile", "feedback", "viewer"]],
+    [drawViewer, ["viewer", "about", "feedback"]],
+    [drawFilters, ["options", "about"]],
     [drawDetail, ["detail"]],
-    [drawFound, ["found"]],
+    [drawFound, ["search_results"]],
     [drawStatus, ["status"]],
-    [press, ["saying", "rows"]],
+    [press, ["feedback", "rows"]],
   ];
   const changed = new Set();
   function note(name) {
     if (!changed.size)
       queueMicrotask(() => {
-        if (changed.has("saying") && !sameSaves()) changed.add("rows");
+        if (changed.has("feedback") && !sameSaves()) changed.add("rows");
         const due = DRAW.filter(([, parts]) => parts.some((part) => changed.has(part)));
         changed.clear();
         for (const [draw] of due) draw();
@@ -718,28 +728,32 @@ function render({ model, el }) {
     () => note(name),
   ]);
   for (const [name, listen] of listeners) model.on(name, listen);
-  model.on("msg:custom", heard);
+  model.on("msg:custom", received);
 
-  root.dataset.theme = kept.get("theme") ?? "";
-  view(kept.get("view") ?? "grid");
-  const visit = kept.get("visit"),
+  root.dataset.theme = storage.get("theme") ?? "";
+  view(storage.get("view") ?? "grid");
+  const visit = storage.get("visit"),
     about = get("about"),
-    known = visit && visit.data === about.dataset && visit.films === about.movies;
-  const other = known && (visit.user === undefined || visit.user !== get("person").user);
-  for (const draw of [drawPerson, drawTuning, drawTaste, drawStatus]) draw();
-  if (other) $(".rows").innerHTML = ghosts();
+    known = visit && visit.dataset === about.dataset && visit.movies === about.movies;
+  const other = known && (visit.user === undefined || visit.user !== get("viewer").user);
+  for (const draw of [drawViewer, drawFilters, drawProfile, drawStatus]) draw();
+  if (other) $(".rows").innerHTML = placeholders();
   else {
     drawRows();
     drawHero();
     press();
   }
   if (other)
-    tell(...(visit.user === undefined ? ["newcomer", visit.newcomer] : ["choose", { user: visit.user }]));
-  else tell("start");
+    send(
+      ...(visit.user === undefined
+        ? ["become_new_user", visit.newUser]
+        : ["choose_user", { user: visit.user }]),
+    );
+  else send("start");
   document.getElementById("loading")?.remove();
   return () => {
     for (const [name, listen] of listeners) model.off(name, listen);
-    model.off("msg:custom", heard);
+    model.off("msg:custom", received);
   };
 }
 
