@@ -816,12 +816,12 @@ def _print_posters(settings: Settings, result: Any) -> None: # a `DownloadReport
     "Print how many posters were downloaded, and why others weren't."
     from movierec.serving.tmdb import ATTRIBUTION
 
-    parts = [f"{result.posters:,} posters fetched", f"{result.missing:,} not to be had at TMDB"]
-    if result.unfit:
-        parts.append(f"{result.unfit:,} that don't fit into posters.cache_mb = {settings.posters.cache_mb:g}")
+    parts = [f"{result.downloaded:,} posters downloaded", f"{result.missing:,} not available at TMDB"]
+    if result.not_stored:
+        parts.append(f"{result.not_stored:,} that don't fit into posters.cache_mb = {settings.posters.cache_mb:g}")
     if result.failed:
-        parts.append(f"{result.failed:,} failed ({result.trouble}), the same command tries them again")
-    summary = ", ".join(parts) if result.wanted else f"up to date, {result.films:,} movies"
+        parts.append(f"{result.failed:,} failed ({result.last_error}), the same command tries them again")
+    summary = ", ".join(parts) if result.requested else f"up to date, {result.movies:,} movies"
     out.print(f"{settings.dataset}: {summary}. Images: {short_path(paths(settings).posters)}", soft_wrap=True)
     out.print(f"{ATTRIBUTION['text']} {ATTRIBUTION['link']}", soft_wrap=True)
 
@@ -849,7 +849,8 @@ def posters(
 ) -> None:
     "Download posters from TMDB with the key in TMDB_API_KEY. Movies without one have a generated poster."
     settings = command_settings(config, assignments, dataset=dataset, data_dir=data_dir)
-    from movierec.serving.tmdb import download_posters, movies_with_tmdb_id, tmdb_key
+    from movierec.serving.poster_download import download_posters, movies_with_tmdb_id
+    from movierec.serving.tmdb import tmdb_key
 
     if movies_with_tmdb_id(settings).empty:
         out.print(

@@ -26,7 +26,7 @@ from movierec.data.splits import PROTOCOL_CLASSES, build_split
 from movierec.data.synthetic import synthesize
 from movierec.evaluation.runs import run_metrics, read_runs
 from movierec.pipeline import compare, export_run_recommendations, export_run_split, example_user, run
-from movierec.serving.tmdb import movies_with_tmdb_id
+from movierec.serving.poster_download import movies_with_tmdb_id
 from movierec.opening import open_data
 
 PACKAGE = Path(movierec.__file__).parent

@@ -33,10 +33,10 @@ from voila.app import Voila
 from .page import STATIC, api_url
 from ..config import ConfigError, Settings, project_root
 
-# %% ../../nbs/88_app.front.ipynb #d1f2e6e8
+# %% ../../nbs/88_app.front.ipynb #49cc94a2
 PASSED_ON = ("Content-Type", "Cache-Control", "ETag", "Link", "X-Content-Type-Options", "Content-Security-Policy")
 
-# %% ../../nbs/88_app.front.ipynb #94e7da05
+# %% ../../nbs/88_app.front.ipynb #7ede09c9
 def is_image(response: HTTPResponse) -> bool:
     "Tell whether a response is an image, or says that the browser's copy is still good."
     media_type = response.headers.get("Content-Type", "")
@@ -52,7 +52,7 @@ class PosterHandler(RequestHandler):
 
     async def get(self, item: str) -> None:
         "Send the poster of a movie."
-        headers = {"X-API-Key": self.key, "If-None-Match": self.request.headers.get("If-None-Match")}
+        headers = {"X-API-Key": self.key or "", "If-None-Match": self.request.headers.get("If-None-Match", "")}
         headers = {name: value for name, value in headers.items() if value}
         request = HTTPRequest(f"{self.url}/posters/{item}", headers=headers,
                               request_timeout=self.timeout, follow_redirects=False)
@@ -142,7 +142,7 @@ def is_api_ready(url: str) -> bool:
     except httpx.HTTPError:
         return False
 
-# %% ../../nbs/88_app.front.ipynb #7d6c9248
+# %% ../../nbs/88_app.front.ipynb #e10b9bdb
 def wait_until_ready(
     url: str,
     process: subprocess.Popen, # that runs the API
@@ -157,7 +157,7 @@ def wait_until_ready(
             raise ConfigError(f"the API wasn't ready after {patience:g} seconds")
         time.sleep(0.05)
 
-# %% ../../nbs/88_app.front.ipynb #7745a890
+# %% ../../nbs/88_app.front.ipynb #c3c650e1
 def stop_process(
     process: subprocess.Popen,
     patience: float = 15.0, # seconds before it is killed
@@ -207,7 +207,7 @@ def page_notebook(
     nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel}), path)
     return path
 
-# %% ../../nbs/88_app.front.ipynb #164d31e2
+# %% ../../nbs/88_app.front.ipynb #6704b320
 def voila_config(idle_minutes: float) -> Config: # minutes after which an idle kernel is shut down
     "Return Voila's configuration for the app."
     return Config({
@@ -216,7 +216,7 @@ def voila_config(idle_minutes: float) -> Config: # minutes after which an idle k
         "KernelManager": {"transport": "ipc" if os.name == "posix" else "tcp"},
     })
 
-# %% ../../nbs/88_app.front.ipynb #de51da85
+# %% ../../nbs/88_app.front.ipynb #615a4418
 def kernel_environment(settings: Settings, url: str) -> dict[str, str]:
     "Return the environment variables by which a kernel finds the API at `url`."
     variables = {"MOVIEREC_APP__API_URL": url, "MOVIEREC_APP__TIMEOUT": str(settings.app.timeout)}

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 
 from movierec.serving.motifs import MOTIFS, PALETTES, PLAIN, Palette, lead_genre, luminance
@@ -80,6 +81,7 @@ def test_posters_are_small_and_no_two_are_alike(genre):
     assert without_text(generated_poster(1, "One", 2000, [genre])) != without_text(drawn[1])  # the title counts, too
 
 
+@given_settings(max_examples=50, deadline=None)
 @given(
     st.one_of(st.integers(0, 10**9), st.text(max_size=40)), st.text(max_size=300),
     st.one_of(st.none(), st.integers(-5, 99_999)),
@@ -127,12 +129,16 @@ def all_ways(words, lines):
             yield from ([" ".join(words[:first]), *rest] for rest in all_ways(words[first:], lines - 1))
 
 
-@given(st.lists(st.sampled_from(["a", "bb", "lli", "Wm", "ccccc", "dddddddd"]), min_size=1, max_size=9), st.integers(1, 4))
+WORDS = st.sampled_from(["a", "bb", "lli", "Wm", "ccccc", "dddddddd"])
+
+
+@given(st.lists(WORDS, min_size=1, max_size=9), st.integers(1, 4))
 def test_lines_are_as_even_as_possible(words, number):
     lines = balanced_lines(" ".join(words), number)
     assert " ".join(lines) == " ".join(words) and len(lines) <= number
     best = min(max(map(text_width, way)) for way in all_ways(words, number))
-    assert max(map(text_width, lines)) <= best + text_width(" ") + 1e-9  # a space at a line's end counts while it breaks
+    space = text_width(" ")  # one at a line's end counts while the text is broken
+    assert max(map(text_width, lines)) <= best + space + 1e-9
 
 
 @pytest.mark.parametrize(("title", "parts"), [
