@@ -46,7 +46,7 @@ def load_history(
         return load_interactions(data)
     return load_holdout(split, phase).population
 
-# %% ../nbs/59_stages.ipynb #ea5ee541
+# %% ../nbs/59_stages.ipynb #11d23f0a
 def earlier_phase(
     settings: Settings,
     split: Artifact | None, # from `build_split`; None: only serving
@@ -58,7 +58,7 @@ def earlier_phase(
     earlier = PHASES[PHASES.index(phase) - 1]
     return earlier if earlier in PROTOCOL_CLASSES[split.manifest["contents"]["protocol"]].phases else None
 
-# %% ../nbs/59_stages.ipynb #1106ff61
+# %% ../nbs/59_stages.ipynb #404c9423
 def warm_start(
     hybrid: Hybrid, # not fitted yet
     phase: str, # one of `PHASES`
@@ -72,7 +72,7 @@ def warm_start(
     if isinstance(als, ALS) and phase != "serving":
         als.start_from = ALS.load(earlier.path / "als", None)
 
-# %% ../nbs/59_stages.ipynb #1a8e2e15
+# %% ../nbs/59_stages.ipynb #210a2a49
 def keep_checkpoints(
     hybrid: Hybrid, # not fitted yet
     file: Path, # the checkpoint
@@ -83,7 +83,7 @@ def keep_checkpoints(
     if isinstance(sasrec, SASRec):
         sasrec.checkpoint, sasrec.report = file, report
 
-# %% ../nbs/59_stages.ipynb #338725dd
+# %% ../nbs/59_stages.ipynb #c8fea5f5
 def fit_sources(
     hybrid: Hybrid, # its sources are replaced by fitted ones
     history: Interactions,
@@ -135,7 +135,7 @@ def build_sources(
     config = settings.subset(*settings.sources, "hybrid", "warm_events", "seed") | {"phase": phase}
     return build(target, "stages", config, inputs, make)
 
-# %% ../nbs/59_stages.ipynb #04f72960
+# %% ../nbs/59_stages.ipynb #909d33ce
 def retrieved_lists(
     hybrid: Hybrid,
     training: TrainingSet, # labelled candidates of the validation phase
@@ -214,7 +214,7 @@ def make_systems(
         systems[version] = RankedSystem.over(store, ranker)
     return systems
 
-# %% ../nbs/59_stages.ipynb #dbc1c291
+# %% ../nbs/59_stages.ipynb #69ce65f7
 def _seed_items(
     hybrid: Hybrid,
     items: np.ndarray, # int, n_users × k: item_idx

@@ -6,7 +6,7 @@
 __all__ = ['without_source', 'source_ablation', 'mean_metrics', 'evaluate_ranker', 'ranker_variants', 'feature_ablation',
            'learning_curve', 'importance', 'platt_scaling', 'calibration_bins', 'calibration', 'ablate']
 
-# %% ../../nbs/65b_evaluation.ablation.ipynb #129d6009
+# %% ../../nbs/65b_evaluation.ablation.ipynb #ba58e6c9
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from ..ranking.ranker import ListwiseRanker, Ranker, rerank, train_ranker
 from ..ranking.training import TrainingSet, load_phase
 from ..retrieval.hybrid import Hybrid
 
-# %% ../../nbs/65b_evaluation.ablation.ipynb #8d059861
+# %% ../../nbs/65b_evaluation.ablation.ipynb #28d07a49
 def without_source(
     hybrid: Hybrid, # fitted
     source: str | None, # None: with all sources
@@ -82,7 +82,7 @@ def evaluate_ranker(
     scores = ranker.score(validation.features, validation.items)
     return mean_metrics(rerank(validation.items, scores, max(cutoffs))[0], validation.users, holdout, cutoffs)
 
-# %% ../../nbs/65b_evaluation.ablation.ipynb #48a6c614
+# %% ../../nbs/65b_evaluation.ablation.ipynb #03c2b45d
 def ranker_variants(
     training: TrainingSet, # says which sources have scores
 ) -> dict[str, tuple[str, tuple[str, ...]]]: # label → one of `RANKERS`, features
@@ -162,7 +162,7 @@ def importance(
     table = pd.DataFrame(columns, pd.Index(ranker.features, name="feature"))
     return table.sort_values("importance", ascending=False, kind="stable")
 
-# %% ../../nbs/65b_evaluation.ablation.ipynb #472ad341
+# %% ../../nbs/65b_evaluation.ablation.ipynb #0e595732
 def platt_scaling(
     scores: np.ndarray, # float, n: to fit the scale on
     labels: np.ndarray, # bool, n
@@ -174,7 +174,7 @@ def platt_scaling(
     model = LogisticRegression(C=np.inf).fit(scores[:, None], labels)
     return model.predict_proba(new_scores[:, None])[:, 1]
 
-# %% ../../nbs/65b_evaluation.ablation.ipynb #9dd6259c
+# %% ../../nbs/65b_evaluation.ablation.ipynb #8aa1b34b
 def calibration_bins(
     predicted: np.ndarray, # float64, n: probabilities
     labels: np.ndarray, # bool, n
@@ -215,14 +215,14 @@ def calibration(
         rows += [(version, *row) for row in calibration_bins(scores, labels, bins)]
     return pd.DataFrame(rows, columns=["ranker", "bin", "n", "predicted", "observed"]).set_index("ranker")
 
-# %% ../../nbs/65b_evaluation.ablation.ipynb #fa83c9d8
+# %% ../../nbs/65b_evaluation.ablation.ipynb #4b924aaa
 def _write_table(table: pd.DataFrame, file: Path) -> None:
     "Write a table as CSV under a temporary name, then rename it."
     temporary = file.with_name(f".{file.name}.tmp")
     table.to_csv(temporary, float_format="%.6f")
     temporary.replace(file)
 
-# %% ../../nbs/65b_evaluation.ablation.ipynb #f96d7f59
+# %% ../../nbs/65b_evaluation.ablation.ipynb #81d30bc2
 def _measurements(
     settings: Settings, # of the run
     hybrid: Hybrid,

@@ -21,7 +21,7 @@ from ..retrieval.hybrid import Hybrid
 from ..retrieval.top_k import top_k
 from ..opening import check_protocol, open_run
 
-# %% ../../nbs/65_evaluation.tuning.ipynb #eafadb58
+# %% ../../nbs/65_evaluation.tuning.ipynb #2d0ddaa9
 def users_in_context(
     hybrid: Hybrid, # fitted on `holdout.history`
     holdout: Holdout,
@@ -38,7 +38,7 @@ def users_in_context(
         raise DataError(f"no validation user is in the context {user_context}: there is nothing to tune its weights on")
     return users
 
-# %% ../../nbs/65_evaluation.tuning.ipynb #a0a9bff7
+# %% ../../nbs/65_evaluation.tuning.ipynb #3e5e1f34
 @dataclass
 class FusionTable:
     "What each source adds to the fused score of each retrieved item at a weight of 1."
@@ -79,7 +79,7 @@ class FusionTable:
         best, _ = top_k(np.where(scores > 0, scores, -np.inf), k)
         return np.where(best >= 0, np.take_along_axis(self.items, np.maximum(best, 0), axis=1), -1)
 
-# %% ../../nbs/65_evaluation.tuning.ipynb #dfb4037b
+# %% ../../nbs/65_evaluation.tuning.ipynb #ef05b001
 def evaluate_weights(
     table: FusionTable,
     weights: dict[str, float], # source → weight
@@ -92,7 +92,7 @@ def evaluate_weights(
     values = user_metrics(table.fuse(weights, depth), holdout.relevant[users], cutoffs)
     return pd.Series({name: values[name].mean() for name in ("ndcg@10", *(f"recall@{k}" for k in cutoffs))})
 
-# %% ../../nbs/65_evaluation.tuning.ipynb #24e1da3f
+# %% ../../nbs/65_evaluation.tuning.ipynb #c4af6460
 def _objective(metrics: pd.Series, depth: int) -> float:
     "Return what the weights are tuned for."
     return metrics["ndcg@10"] + metrics["recall@50"] / 2 + metrics["recall@200"] + metrics[f"recall@{depth}"]

@@ -22,15 +22,15 @@ from .ranker import Ranker, load_ranker, rerank, save_ranker
 from ..retrieval.hybrid import Hybrid
 from ..retrieval.recommender import Recommender, fingerprint, read_model_metadata
 
-# %% ../../nbs/57_ranking.ranked.ipynb #042f47f4
+# %% ../../nbs/57_ranking.ranked.ipynb #f52564ad
 Lists = tuple[np.ndarray, np.ndarray] # item_idx int32 and score float32, n × k each
 
-# %% ../../nbs/57_ranking.ranked.ipynb #ad897cc9
+# %% ../../nbs/57_ranking.ranked.ipynb #d757447d
 def needed_features(rankers: dict[str, Ranker]) -> tuple[str, ...]: # in the order of `V3_FEATURES`
     "Return the features that at least one of the rankers uses."
     return tuple(name for name in V3_FEATURES if any(name in ranker.features for ranker in rankers.values()))
 
-# %% ../../nbs/57_ranking.ranked.ipynb #fc09737d
+# %% ../../nbs/57_ranking.ranked.ipynb #e6efc8fd
 def rank_batch(
     store: FeatureStore, # with the hybrid it is over
     rankers: dict[str, Ranker],

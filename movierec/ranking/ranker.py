@@ -26,7 +26,7 @@ from .features import V1_FEATURES, V2_FEATURES, V3_FEATURES
 from .training import TrainingSet
 from .tree_shap import TreeShapTables, max_splits
 
-# %% ../../nbs/56_ranking.ranker.ipynb #8f84fd42
+# %% ../../nbs/56_ranking.ranker.ipynb #f9036ee2
 RANKER_FEATURES = {"ranked_v1": V1_FEATURES, "ranked_v2": V2_FEATURES, "ranked_v3": V3_FEATURES}
 
 # %% ../../nbs/56_ranking.ranker.ipynb #e6a89a77
@@ -137,7 +137,7 @@ class PointwiseRanker(Ranker):
             raise ArtifactError(f"the ranker in {file.parent} holds types that are not trusted: {names}")
         self.model = skops.io.load(file, trusted=sorted(_TRUSTED_TYPES))
 
-# %% ../../nbs/56_ranking.ranker.ipynb #28494290
+# %% ../../nbs/56_ranking.ranker.ipynb #da683b64
 def lambdarank_parameters(
     settings: Settings,
     n_threads: int,
@@ -161,7 +161,7 @@ def lambdarank_parameters(
         "verbose": -1,
     }
 
-# %% ../../nbs/56_ranking.ranker.ipynb #4a108838
+# %% ../../nbs/56_ranking.ranker.ipynb #a5eebe47
 MAX_TABLE_SPLITS = 8 # per tree; larger trees are explained by LightGBM itself
 
 # %% ../../nbs/56_ranking.ranker.ipynb #3f9fed60
@@ -233,7 +233,7 @@ def train_ranker(
     "Train a ranker on all labelled candidates."
     return RANKERS[version](version, features).fit(training, settings)
 
-# %% ../../nbs/56_ranking.ranker.ipynb #dcfa58e6
+# %% ../../nbs/56_ranking.ranker.ipynb #489ff217
 def save_ranker(
     ranker: Ranker,
     directory: Path, # made if need be
@@ -251,7 +251,7 @@ def save_ranker(
     }
     write_json(directory / "ranker.json", description)
 
-# %% ../../nbs/56_ranking.ranker.ipynb #f7141657
+# %% ../../nbs/56_ranking.ranker.ipynb #4c5f634b
 def _check_description(
     ranker: Ranker, # what this code would make
     description: dict[str, Any], # what was saved
@@ -273,7 +273,7 @@ def _check_description(
             f"this is {metadata.version('movierec')}: run `movierec run` again"
         )
 
-# %% ../../nbs/56_ranking.ranker.ipynb #225ae4e3
+# %% ../../nbs/56_ranking.ranker.ipynb #620770ab
 def load_ranker(
     directory: Path, # that `save_ranker` has written
     dataset: str | None = None, # that it must have been trained on; None: any

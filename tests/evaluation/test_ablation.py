@@ -30,13 +30,13 @@ def test_ablation_leaves_one_source_out(phase):
     _, holdout, hybrid, _ = phase
     users = holdout.evaluated_users[:40]
     table = source_ablation(hybrid, holdout, (5, 20), users=users)
-    assert table.index.tolist() == ["all sources", *(f"without {name}" for name in hybrid.active_sources)]
+    assert table.index.tolist() == ["all sources", *(f"without {name}" for name in hybrid.builder.sources)]
     assert table.index.name == "n = 40" and list(table) == ["recall@5", "recall@20", "ndcg@5", "ndcg@20"]
     for source, label in ((None, "all sources"), ("als", "without als")):
         ranked, _ = without_source(hybrid, source).top_k(users, 20, holdout.as_of[users])
         values = user_metrics(ranked, holdout.relevant[users], (5, 20))
         assert table.loc[label, "ndcg@20"] == values["ndcg@20"].mean()
-    assert "als" in hybrid.active_sources and "als" not in without_source(hybrid, "als").active_sources
+    assert "als" in hybrid.builder.sources and "als" not in without_source(hybrid, "als").active_sources
 
 
 def test_variants_leave_out_or_keep_one_group(phase):

@@ -63,7 +63,7 @@ def test_attributed_lists_are_the_systems_own(stage, rankers, name):
     if name == "als":
         assert (sources == "als").all()
     if name == "hybrid":
-        assert np.array_equal(sources, hybrid.top_sources(hybrid.pool(users, as_of, 10)))
+        assert np.array_equal(sources, hybrid.fusion.top_sources(hybrid.pool(users, as_of, 10)))
 
 
 def test_no_users_have_no_attributed_lists(stage, v3):

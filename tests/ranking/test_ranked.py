@@ -24,7 +24,7 @@ def test_a_ranked_system_keeps_the_contract(stage, rankers, version, tmp_path):
     together = ranked_lists(store, {name: rankers[name] for name in ("ranked_v1", version)}, users, 20, as_of)
     assert np.array_equal(together[version][0], items)
     assert np.array_equal(together["hybrid"][0], hybrid.top_k(users, 20, as_of)[0])
-    for name in hybrid.active_sources:
+    for name in hybrid.builder.sources:
         assert np.array_equal(together[name][0], hybrid.sources[name].top_k(users, 20, as_of)[0])
     system.save(tmp_path)
     loaded = RankedSystem.load(tmp_path, holdout.history)
