@@ -23,7 +23,7 @@ from .ranker import rank_order
 from ..retrieval.hybrid import Hybrid
 from ..retrieval.recommender import Recommender
 
-# %% ../../nbs/58_ranking.contributions.ipynb #9651ca09
+# %% ../../nbs/58_ranking.contributions.ipynb #42036939
 def explain_scores(
     system: RankedSystem,
     user: int, # user_idx
@@ -82,14 +82,14 @@ def top_contributing_source(
     total[np.arange(len(total)), [sources.index(name) for name in top_sources]] += fused
     return np.array(sources, dtype=object)[total.argmax(axis=1)]
 
-# %% ../../nbs/58_ranking.contributions.ipynb #476d2b74
+# %% ../../nbs/58_ranking.contributions.ipynb #065b8152
 class AttributedLists(NamedTuple):
     "Lists of n users, with the source that each item is attributed to."
     items: np.ndarray # int32, n × k: item_idx; −1 = nothing more
     scores: np.ndarray # float32, n × k
     top_sources: np.ndarray # int8, n × k: index into `Hybrid.sources`
 
-# %% ../../nbs/58_ranking.contributions.ipynb #3103ca61
+# %% ../../nbs/58_ranking.contributions.ipynb #10b1f6f9
 def _attribute_ranked(
     store: FeatureStore,
     system: RankedSystem,
@@ -104,7 +104,7 @@ def _attribute_ranked(
     all_scores = ranker.score_columns(matrix, pool.items)
     order = rank_order(pool.items, all_scores)[:, :k]
     items, scores = (np.take_along_axis(values, order, axis=1) for values in (pool.items, all_scores))
-    top_sources, is_item = hybrid.top_sources(pool.take(order)), items >= 0
+    top_sources, is_item = hybrid.fusion.top_sources(pool.take(order)), items >= 0
     if is_item.any():
         rows = np.take_along_axis(matrix, order[:, :, None], axis=1)[is_item]
         contributions = ranker.contributions(rows)
@@ -113,7 +113,7 @@ def _attribute_ranked(
                 contributions[:, :-1], ranker.features, top_sources[is_item], tuple(hybrid.sources))
     return items, scores, top_sources
 
-# %% ../../nbs/58_ranking.contributions.ipynb #a5ea2bbd
+# %% ../../nbs/58_ranking.contributions.ipynb #602ea937
 def attribute_batch(
     store: FeatureStore,
     system: Recommender, # a source, the hybrid or a ranked system over it
@@ -130,7 +130,7 @@ def attribute_batch(
         items, scores, names = _attribute_ranked(store, system, users, k, as_of)
     else:
         pool = hybrid.pool(users, as_of, k)
-        items, scores, names = pool.items, pool.scores, hybrid.top_sources(pool)
+        items, scores, names = pool.items, pool.scores, hybrid.fusion.top_sources(pool)
     if not names.size:  # np.vectorize can't work on nothing
         return AttributedLists(items, scores, names.astype(np.int8))
     return AttributedLists(items, scores, np.vectorize(sources.index, otypes=[np.int8])(names))
