@@ -11,94 +11,139 @@ from matplotlib import pyplot as plt
 
 from movierec.config import project_root
 from movierec.evaluation.plots import use_plot_style
-from movierec.evaluation.tables import as_markdown, significance_marks, format_with_interval
+from movierec.evaluation.tables import as_markdown, format_with_interval, significance_marks
 
 RESULTS = project_root() / "reports" / "results"
-DATASETS = ("ml-1m", "ml-latest-small")  # the one with enough users to tell systems apart comes first
-TIMELY = ("global-time", "leave-last-out")  # the protocols that split by time
-SHOWN = ("popularity", "popularity_recent", "als", "ease", "sequential", "linear_ar", "sasrec", "hybrid", "ranked_v2", "ranked_v3")  # where all would be too many
+DATASETS = ("ml-1m", "ml-latest-small")  # the one with enough users for significant differences comes first
+TIME_PROTOCOLS = ("global-time", "leave-last-out")  # the protocols that split by time
+MAIN_SYSTEMS = (
+    "popularity",
+    "popularity_recent",
+    "als",
+    "ease",
+    "sequential",
+    "linear_ar",
+    "sasrec",
+    "hybrid",
+    "ranked_v2",
+    "ranked_v3",
+)  # where a table of all would be too long
 
 use_plot_style()
 
 
 def read_json(name: str) -> dict[str, Any]:  # {} if there is no such file
-    """A file below `reports/results`."""
+    """Read a file below `reports/results`."""
     file = RESULTS / name
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
-def results_of(dataset: str) -> dict[str, dict]:  # file name without its ending → results
-    """All evaluations of a data set that `movierec run` has written."""
-    found = {file.stem: read_json(f"{dataset}/{file.name}") for file in sorted((RESULTS / dataset).glob("*.json"))}
+def results_of(dataset: str) -> dict[str, dict]:  # file name without its suffix → results
+    """Read all evaluations of a dataset that `movierec run` has written."""
+    files = sorted((RESULTS / dataset).glob("*.json"))
+    found = {file.stem: read_json(f"{dataset}/{file.name}") for file in files}
     return {name: results for name, results in found.items() if "significance" in results}
 
 
-def measured(names: tuple[str, ...] = TIMELY, datasets: tuple[str, ...] = DATASETS) -> list[dict]:
-    """The evaluations of these names that exist."""
-    return [found[name] for dataset in datasets for found in [results_of(dataset)] for name in names if name in found]
+def read_evaluations(names: tuple[str, ...] = TIME_PROTOCOLS, datasets: tuple[str, ...] = DATASETS) -> list[dict]:
+    """Read the evaluations of these names that exist."""
+    found = {dataset: results_of(dataset) for dataset in datasets}
+    return [found[dataset][name] for dataset in datasets for name in names if name in found[dataset]]
 
 
-def tables_of(kind: str, names: tuple[str, ...] = TIMELY, datasets: tuple[str, ...] = DATASETS) -> dict[str, pd.DataFrame]:  # "ml-1m, global-time" → table
-    """What `movierec ablate` has written of one kind."""
-    files = {f"{dataset}, {name}": RESULTS / dataset / f"{name}-{kind}.csv" for dataset in datasets for name in names}
-    return {label: pd.read_csv(file, index_col=0) for label, file in files.items() if file.is_file()}
+def read_ablations(kind: str) -> dict[str, pd.DataFrame]:  # "ml-1m, global-time" → table
+    """Read the tables of one kind that `movierec ablate` has written."""
+    tables = {}
+    for dataset in DATASETS:
+        for protocol in TIME_PROTOCOLS:
+            file = RESULTS / dataset / f"{protocol}-{kind}.csv"
+            if file.is_file():
+                tables[f"{dataset}, {protocol}"] = pd.read_csv(file, index_col=0)
+    return tables
 
 
 def by_dataset(tables: dict[str, pd.DataFrame]) -> list[dict[str, pd.DataFrame]]:
-    """The same tables, those of each data set together: a figure has the protocols side by side."""
+    """Group tables by dataset: a figure has the protocols side by side."""
     names = dict.fromkeys(label.split(", ")[0] for label in tables)
     return [{label: table for label, table in tables.items() if label.split(", ")[0] == name} for name in names]
 
 
-def about(results: dict) -> str:
-    """What a figure rests on: data set, protocol and users."""
-    protocol, n_users = results["protocol"], next(iter(results["systems"].values()))["n_users"]
-    relevant = "" if protocol["relevant"] == "liked" else ", every held-out event relevant"
+def short_caption(results: dict) -> str:
+    """Dataset and protocol of an evaluation."""
+    return f"{results['dataset']['name']}, {results['protocol']['name']}"
+
+
+def n_test_users(results: dict) -> int:
+    """Number of evaluated users."""
+    return next(iter(results["systems"].values()))["n_users"]
+
+
+def caption(results: dict) -> str:
+    """Dataset, protocol and number of test users of an evaluation."""
+    relevant = "" if results["protocol"]["relevant"] == "liked" else ", every held-out event relevant"
     neural = ", with the neural source" if "sasrec" in results["systems"] else ""
-    return f"{results['dataset']['name']}, {protocol['name']}{relevant}{neural}, test: {n_users:,} users"
+    return f"{short_caption(results)}{relevant}{neural}, test: {n_test_users(results):,} users"
 
 
-def say(text: str) -> None:
-    """Text with figures in it."""
+def show_text(text: str) -> None:
+    """Show Markdown with numbers from the results in it."""
     display(Markdown(text))
 
 
-def nothing_yet(command: str) -> None:
-    """In place of a figure whose file isn't there."""
-    say(f"*Not measured yet. This writes it:* `{command}`")
+def show_missing(command: str) -> None:
+    """Say how to make the file for a figure that can't be shown yet."""
+    show_text(f"*Not measured yet. This writes it:* `{command}`")
 
 
-def show(table: pd.DataFrame, caption: str, digits: int = 3) -> None:
-    """A table with the line that says what it rests on."""
-    text = table.map(lambda value: "" if pd.isna(value) else f"{value:,}" if isinstance(value, int | np.integer) else f"{value:.{digits}f}" if isinstance(value, float) else str(value))
-    say(f"**{caption}**\n\n{as_markdown(text)}")
+def format_cell(value: Any, digits: int) -> str:
+    """Format a number with separators or `digits` decimals; missing values are empty."""
+    if pd.isna(value):
+        return ""
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+
+
+def show_table(table: pd.DataFrame, title: str, digits: int = 3) -> None:
+    """Show a table with a line that says what it is based on."""
+    text = table.map(lambda value: format_cell(value, digits))
+    show_text(f"**{title}**\n\n{as_markdown(text)}")
 
 
 def signed(change: float) -> str:
-    """A difference; one that rounds to nothing has no sign."""
+    """Format a difference with its sign; one that rounds to zero has none."""
     text = f"{change:+.3f}".replace("-", "−")
     return "0.000" if text[1:] == "0.000" else text
 
 
-def main_table(results: dict, systems: tuple[str, ...] | None = None) -> pd.DataFrame:
-    """The headline with intervals and marks, what longer lists find, and how much of the catalogue is shown."""
-    headline, (first, *_, longest) = results["protocol"]["headline"], results["protocol"]["cutoffs"]
-    marked = {metric: significance_marks(results, metric) for metric in headline}
-    others = [metric for metric in (f"recall@{longest}", f"coverage@{first}") if metric not in headline]
-    rows = {name + (" ◂" if name == results["best_on_validation"] else ""):
-            {metric: f"{format_with_interval(system, metric)} {marked[metric][name]}".rstrip() for metric in headline} | {metric: system[metric] for metric in others}
-            for name, system in results["systems"].items() if systems is None or name in systems}
+def headline_table(results: dict, systems: tuple[str, ...] | None = None) -> pd.DataFrame:
+    """Headline metrics with intervals and marks, recall of the longest list, and catalogue coverage."""
+    headline, (first, *_, last) = results["protocol"]["headline"], results["protocol"]["cutoffs"]
+    marks = {metric: significance_marks(results, metric) for metric in headline}
+    others = [metric for metric in (f"recall@{last}", f"coverage@{first}") if metric not in headline]
+    rows = {}
+    for name, system in results["systems"].items():
+        if systems is None or name in systems:
+            label = f"{name} ◂" if name == results["best_on_validation"] else name
+            texts = {metric: f"{format_with_interval(system, metric)} {marks[metric][name]}" for metric in headline}
+            rows[label] = {metric: text.rstrip() for metric, text in texts.items()}
+            rows[label] |= {metric: system[metric] for metric in others}
     return pd.DataFrame(rows).T.rename_axis("system")
 
 
 def panels(n: int, height: float, share: bool = False) -> tuple[plt.Figure, np.ndarray]:
-    """A figure with `n` panels side by side."""
+    """Return a figure with `n` panels side by side."""
     figure, axes = plt.subplots(1, n, figsize=(9.5, height), squeeze=False, sharey=share)
     return figure, axes[0]
 
 
-def rows_on(axes: Sequence[plt.Axes], labels: list[str]) -> None:
-    """Name the rows that panels share, the first on top."""
+def set_title(figure: plt.Figure, text: str) -> None:
+    """Title a figure at the left."""
+    figure.suptitle(text, x=0.01, ha="left", fontsize=10)
+
+
+def label_rows(axes: Sequence[plt.Axes], labels: list[str]) -> None:
+    """Label the rows that panels share, the first on top."""
     for axis in axes:
         axis.grid(axis="y", visible=False)
         axis.spines["left"].set_visible(False)
