@@ -8,7 +8,7 @@ people as there are, drawn at random:
 - start: seconds from the command until /health says ready;
 - steady: about fifty requests a second over eight connections, which wait at random between two requests;
 - full: as fast as sixteen connections get answers, from one worker and from two;
-- newcomers_steady, newcomers_full: the same for POST /recommend with five movies, where nothing could be prepared;
+- new_users_steady, new_users_full: the same for POST /recommend with five movies, where nothing could be prepared;
 - soak: REQUESTS (200,000) at full speed, memory before and after.
 
 Memory is the resident memory of a worker, which counts what it has mapped and used; "private" is what it
@@ -49,8 +49,8 @@ end
 if mean > 0 then function delay() return math.random(0, 2 * mean) end end
 function done(summary, latency)
   local errors = summary.errors
-  print(string.format('{"requests": %d, "seconds": %f, "p50_ms": %f, "p99_ms": %f, "max_ms": %f, "errors":
-  %d}', summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3,
+  print(string.format('{"requests": %d, "seconds": %f, "p50_ms": %f, "p99_ms": %f, "max_ms": %f, ' ..
+    '"errors": %d}', summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3,
     latency:percentile(99) / 1e3, latency.max / 1e3, errors.connect + errors.read + errors.write +
     errors.status + errors.timeout))
 end
@@ -65,7 +65,7 @@ def movierec(*arguments) -> list[str]:
 def load(
     address: str, seconds: float, connections: int, people: int = 0, movies: int = 0, mean_wait: int = 0
 ) -> dict:
-    """Let wrk ask for the lists of so many people, or of newcomers who name some of so many movies."""
+    """Let wrk ask for the lists of so many people, or of new users who name some of so many movies."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(SCRIPT)
         script.flush()
@@ -175,9 +175,9 @@ def main() -> None:
                 line["soak"] = load(address, soak / line["full"]["per_second"], 16, people)
                 line["soak"] |= {"memory_before": before, "memory_after": memory(process, workers)}
             line["memory"] = memory(process, workers)
-            line["newcomers_steady"] = load(address, 20, 8, movies=movies, mean_wait=160)
-            line["newcomers_full"] = load(address, 20, 16, movies=movies)
-            line["memory_with_newcomers"] = memory(process, workers)
+            line["new_users_steady"] = load(address, 20, 8, movies=movies, mean_wait=160)
+            line["new_users_full"] = load(address, 20, 16, movies=movies)
+            line["memory_with_new_users"] = memory(process, workers)
         print(f"{workers} worker{'s' * (workers > 1)}: {json.dumps(line)}", flush=True)
     target = ROOT / "reports" / "results" / "bench.json"
     results = json.loads(target.read_text(encoding="utf-8"))

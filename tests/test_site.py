@@ -1,6 +1,8 @@
-"""The site, as far as it can be checked without Quarto: pages, links, the filter, and that report pages read results only."""
+"""The site, as far as it can be checked without Quarto: pages, links and the filter; report pages read results only."""
 
 import ast
+import contextlib
+import importlib.util
 import json
 import re
 import shutil
@@ -16,7 +18,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = sorted(ROOT.glob("reports/*.ipynb"))
 NOTEBOOKS = sorted([*ROOT.glob("nbs/*.ipynb"), *REPORTS])
-TEXTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", *(str(file.relative_to(ROOT)) for file in ROOT.glob("reports/results/*/README.md")))]
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("reports/results/*/README.md")]
 
 every_notebook = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 
@@ -27,15 +29,39 @@ def read(file: Path) -> nbformat.NotebookNode:
 
 
 @cache
+def quarto_filter():
+    """The module with the filter, which Quarto runs as a script."""
+    spec = importlib.util.spec_from_file_location("quarto_filter", ROOT / "nbs" / "quarto_filter.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
 def page(file: Path) -> tuple[dict, nbformat.NotebookNode]:
-    """What Quarto gets: the JSON of the filtered notebook, called as Quarto calls it, and the same read by nbformat."""
-    done = subprocess.run([sys.executable, ROOT / "nbs" / "quarto_filter.py"], input=file.read_text(encoding="utf-8"), capture_output=True, text=True, cwd=file.parent)
+    """What Quarto gets: the JSON of the filtered notebook, and the same read by nbformat."""
+    with contextlib.chdir(file.parent):
+        text = quarto_filter().filtered(file.read_text(encoding="utf-8"))
+    return json.loads(text), nbformat.reads(text, 4)
+
+
+def test_the_filter_reads_standard_input_and_writes_standard_output():
+    """As Quarto calls it, for one page."""
+    file = ROOT / "nbs" / "04_metrics.ipynb"
+    done = subprocess.run(
+        [sys.executable, ROOT / "nbs" / "quarto_filter.py"],
+        input=file.read_text(encoding="utf-8"),
+        capture_output=True,
+        text=True,
+        cwd=file.parent,
+    )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout), nbformat.reads(done.stdout, 4)
+    assert json.loads(done.stdout) == page(file)[0]
 
 
 def outputs_of(notebook, kind: str) -> list[str]:
-    return [output.data[kind] for cell in notebook.cells for output in cell.get("outputs", []) if kind in output.get("data", {})]
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output.data[kind] for output in outputs if kind in output.get("data", {})]
 
 
 def markdown_of(file: Path) -> str:
@@ -48,6 +74,7 @@ def markdown_of(file: Path) -> str:
     return re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
 
 
+@cache
 def anchors(file: Path) -> set[str]:
     """The names that Pandoc gives headings."""
     heads = re.findall(r"^#+ +(.+?) *$", markdown_of(file), flags=re.M)
@@ -56,20 +83,28 @@ def anchors(file: Path) -> set[str]:
 
 
 def broken_links(file: Path) -> list[str]:
-    targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", markdown_of(file)) if not re.match(r"https?://|mailto:", target)]
-    places = {target: (file.parent / target.split("#")[0] if target[0] != "#" else file, target.partition("#")[2]) for target in targets}
-    return [target for target, (place, anchor) in places.items() if not place.exists() or (anchor and anchor not in anchors(place))]
+    """Links of a file that lead to no file, or to no heading in it."""
+    broken = []
+    for target in dict.fromkeys(re.findall(r"\]\(([^)\s]+)\)", markdown_of(file))):
+        if re.match(r"https?://|mailto:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        place = file.parent / name if name else file
+        if not place.exists() or (anchor and anchor not in anchors(place)):
+            broken.append(target)
+    return broken
 
 
 @pytest.mark.parametrize("file", [*NOTEBOOKS, *TEXTS], ids=lambda file: str(file.relative_to(ROOT)))
 def test_links_images_and_anchors_resolve(file):
-    assert broken_links(file) == []
+    assert broken_links(file) == [], "correct these links: to an existing file, and to a heading in it"
 
 
 def test_a_broken_link_would_be_found(tmp_path):
     (tmp_path / "there.md").write_text("# A `heading`, isn't it\n")
     file = tmp_path / "page.md"
-    file.write_text("[1](there.md#a-heading-isnt-it) [2](there.md#no) [3](gone.md) [4](#here)\n\n## Here\n\n```\n[5](in-code.md)\n```\n")
+    links = "[1](there.md#a-heading-isnt-it) [2](there.md#no) [3](gone.md) [4](#here)"
+    file.write_text(f"{links}\n\n## Here\n\n```\n[5](in-code.md)\n```\n")
     assert broken_links(file) == ["there.md#no", "gone.md"]
 
 
@@ -84,8 +119,10 @@ def test_stored_outputs(file):
             assert output.get("name") != "stderr", cell.source
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert not code or any(cell.get("outputs") for cell in code)
-    shown = [cell.source for cell in notebook.cells] + [str(value) for cell in notebook.cells for output in cell.get("outputs", [])
-             for value in [output.get("text", ""), *(value for kind, value in output.get("data", {}).items() if not kind.startswith("image/"))]]
+    shown = [cell.source for cell in notebook.cells]
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        data = output.get("data", {})
+        shown += [output.get("text", ""), *(str(data[kind]) for kind in data if not kind.startswith("image/"))]
     text = "\n".join(shown)
     assert re.findall(r"(?:/home/|/root/|/Users/|/tmp/|[A-Z]:\\\\)[^\"\s]*", text) == [] and f"{ROOT}/" not in text
     assert not re.search(r"\w+Warning: ", text)
@@ -97,9 +134,10 @@ def test_pages_pass_the_filter(file):
     raw, notebook = page(file)
     nbformat.validate(notebook)
     assert all(isinstance(cell["source"], list) for cell in raw["cells"])
-    left = [line for cell in notebook.cells if cell.cell_type == "code" for line in cell.source.splitlines()
-            if line.startswith("#|") and not re.match(r"#\| *(echo|output|code-fold|code-summary|label|fig-\w+): ", line)]
-    assert left == []
+    quarto = re.compile(r"#\| *(echo|output|code-fold|code-summary|label|fig-\w+): ")
+    code = [cell.source.splitlines() for cell in notebook.cells if cell.cell_type == "code"]
+    directives = [line for lines in code for line in lines if line.startswith("#|")]
+    assert [line for line in directives if not quarto.match(line)] == []
 
 
 @every_notebook
@@ -116,46 +154,63 @@ def test_titles_become_front_matter_and_the_text_below_stays(file):
 
 def public_names(file: Path) -> list[str]:
     """Functions and classes that a chapter exports."""
-    cells = [cell.source for cell in read(file).cells if cell.cell_type == "code" and re.match(r"#\| *export\b", cell.source)]
-    return [node.name for source in cells for node in ast.parse(source).body if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")]
+    code = [cell.source for cell in read(file).cells if cell.cell_type == "code"]
+    exported = [source for source in code if re.match(r"#\| *export\b", source)]
+    nodes = [node for source in exported for node in ast.parse(source).body]
+    names = [node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    return [name for name in names if not name.startswith("_")]
 
 
 @pytest.mark.parametrize("file", [file for file in NOTEBOOKS if public_names(file)], ids=lambda file: file.stem)
 def test_every_exported_function_is_documented_on_its_page(file):
     shown = "\n".join(outputs_of(page(file)[1], "text/markdown"))
-    assert [name for name in public_names(file) if not re.search(rf"^###+ {name}\b", shown, flags=re.M)] == []
+    missing = [name for name in public_names(file) if not re.search(rf"^###+ {name}\b", shown, flags=re.M)]
+    assert missing == [], "nbdev shows no documentation of these: export each by a cell of its own"
     assert "[source](" not in shown  # it would lead nowhere
 
 
 def strings(value) -> list[str]:
     if isinstance(value, dict):
         value = list(value.values())
-    return [text for part in value for text in strings(part)] if isinstance(value, list) else [value] if isinstance(value, str) else []
+    if isinstance(value, list):
+        return [text for part in value for text in strings(part)]
+    return [value] if isinstance(value, str) else []
 
 
 def test_site_configuration():
     site = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
-    assert site["project"]["type"] == "website" and site["website"]["repo-actions"] == "none" and site["execute"] == {"enabled": False}
-    pages = [text for text in strings([site["project"]["render"], site["website"]["navbar"], site["website"]["sidebar"], site["ipynb-filters"]]) if re.search(r"\.(ipynb|md|py)$", text)]
-    assert [name for name in pages if not list(ROOT.glob(name))] == []
-    assert [name for name in site["project"]["resources"] if not list(ROOT.glob(name))] == []
-    listed = strings(site["website"]["sidebar"])
-    assert [str(file.relative_to(ROOT)) for file in NOTEBOOKS if str(file.relative_to(ROOT)) not in listed] == []
-    rendered = {file for name in site["project"]["render"] for file in ROOT.glob(name)}
+    project, website = site["project"], site["website"]
+    assert project["type"] == "website" and website["repo-actions"] == "none"
+    assert site["execute"] == {"enabled": False}
+    named = strings([project["render"], website["navbar"], website["sidebar"], site["ipynb-filters"]])
+    pages = [text for text in named if re.search(r"\.(ipynb|md|py)$", text)]
+    assert [name for name in pages if not list(ROOT.glob(name))] == [], "_quarto.yml names pages that don't exist"
+    assert [name for name in project["resources"] if not list(ROOT.glob(name))] == []
+    listed, notebooks = strings(website["sidebar"]), [str(file.relative_to(ROOT)) for file in NOTEBOOKS]
+    assert [name for name in notebooks if name not in listed] == [], "add these pages to the sidebar in _quarto.yml"
+    rendered = {file for name in project["render"] for file in ROOT.glob(name)}
     assert [name for name in listed if (ROOT / name).is_file() and ROOT / name not in rendered] == []
-    assert (ROOT / site["website"]["navbar"]["logo-href"]).with_suffix(".ipynb").is_file()
+    assert "logo-href" not in website["navbar"], "Quarto doesn't make such links relative: a 404 on every page but one"
 
 
 def test_quarto_knows_the_keys():
     """These objects are closed in Quarto's schema: a key that it doesn't know stops it."""
     site = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
+    website, html = site["website"], site["format"]["html"]
     assert set(site) <= {"project", "website", "format", "execute", "ipynb-filters"}
-    assert set(site["project"]) <= {"title", "type", "render", "execute-dir", "output-dir", "lib-dir", "resources", "preview", "pre-render", "post-render"}
-    assert set(site["website"]) <= {"title", "description", "favicon", "site-url", "repo-actions", "search", "navbar", "sidebar", "page-navigation", "back-to-top-navigation", "bread-crumbs",
-                                    "page-footer", "image", "reader-mode"}
-    assert set(site["website"]["search"]) <= {"location", "type", "limit", "collapse-after", "copy-button", "keyboard-shortcut", "show-item-context"}
-    assert set(site["website"]["page-footer"]) <= {"left", "right", "center", "border", "background", "foreground"}
-    assert set(site["format"]["html"]["code-tools"]) <= {"source", "toggle", "caption"} and set(site["format"]["html"]["theme"]) == {"light", "dark"}
+    assert set(site["project"]) <= {
+        "title", "type", "render", "execute-dir", "output-dir", "lib-dir", "resources", "preview", "pre-render",
+        "post-render",
+    }
+    assert set(website) <= {
+        "title", "description", "favicon", "site-url", "repo-actions", "search", "navbar", "sidebar",
+        "page-navigation", "back-to-top-navigation", "bread-crumbs", "page-footer", "image", "reader-mode",
+    }
+    assert set(website["search"]) <= {
+        "location", "type", "limit", "collapse-after", "copy-button", "keyboard-shortcut", "show-item-context",
+    }
+    assert set(website["page-footer"]) <= {"left", "right", "center", "border", "background", "foreground"}
+    assert set(html["code-tools"]) <= {"source", "toggle", "caption"} and set(html["theme"]) == {"light", "dark"}
 
 
 def test_the_site_opens_on_the_landing_page():
@@ -165,7 +220,8 @@ def test_the_site_opens_on_the_landing_page():
 
 
 def test_make_site_says_how_to_get_quarto(tmp_path):
-    rule = re.search(r"^site:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M)[1]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    rule = re.search(r"^site:.*\n((?:\t.*\n)+)", makefile, flags=re.M)[1]
     check = rule.splitlines()[0].strip().removeprefix("@").replace("$$", "$")
     (tmp_path / "sh").symlink_to(shutil.which("sh"))
     done = subprocess.run(["sh", "-c", check], capture_output=True, text=True, env={"PATH": str(tmp_path)})
@@ -195,34 +251,48 @@ for file in sorted(Path.cwd().glob("*.ipynb")):
     names = {}
     for cell in json.loads(file.read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] == "code":
-            exec(compile("".join(line for line in cell["source"] if not line.startswith("%")), file.name, "exec"), names)
+            code = "".join(line for line in cell["source"] if not line.startswith("%"))
+            exec(compile(code, file.name, "exec"), names)
     sys.modules["matplotlib.pyplot"].close("all")  # as a notebook does after each cell
 print(json.dumps(sorted(touched)))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kept", [None, ("ml-latest-small",), ()], ids=["all results", "without ml-1m", "without any data set"])
-def test_report_pages_read_only_results(tmp_path, kept):
-    """In a folder that holds nothing but the package, the pages and results, every page runs, and opens nothing else."""
+@pytest.mark.parametrize("has_results", [True, False], ids=["all results", "without any dataset"])
+def test_report_pages_read_only_results(tmp_path, has_results):
+    """In a folder that holds nothing but the package, the pages and results, every page runs and opens nothing else."""
+    ignored = shutil.ignore_patterns("__pycache__", "models", "runs", "logs", "local", ".ipynb_checkpoints")
     for name in ("movierec", "reports"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "models", "runs", ".ipynb_checkpoints"))
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
     shutil.copy(ROOT / "settings.ini", tmp_path)
-    results = tmp_path / "reports" / "results"
-    for folder in [folder for folder in results.iterdir() if folder.is_dir()]:
-        if kept is not None and folder.name not in kept:
+    if not has_results:
+        for folder in [path for path in (tmp_path / "reports" / "results").iterdir() if path.is_dir()]:
             shutil.rmtree(folder)
-    done = subprocess.run([sys.executable, "-W", "error", "-c", RUN], cwd=tmp_path / "reports", capture_output=True, text=True,
-                          env={"PYTHONPATH": str(tmp_path), "MPLBACKEND": "agg", "PATH": "", "HOME": str(tmp_path / "home"), "PYTHONDONTWRITEBYTECODE": "1"})
+    environment = {
+        "PYTHONPATH": str(tmp_path),
+        "MPLBACKEND": "agg",
+        "PATH": "",
+        "HOME": str(tmp_path / "home"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    command = [sys.executable, "-W", "error", "-c", RUN]
+    done = subprocess.run(command, cwd=tmp_path / "reports", capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     touched = json.loads(done.stdout.splitlines()[-1])
-    assert [name for name in touched if not name.startswith(("reports/results", "home/")) and name not in (".", "movierec", "reports", "reports/__pycache__", "settings.ini")] == []
+    allowed = (".", "movierec", "reports", "reports/__pycache__", "settings.ini")
+    others = [name for name in touched if not name.startswith(("reports/results", "home/")) and name not in allowed]
+    assert others == [], "report pages read reports/results and nothing else"
     assert "reports/results/published.json" in touched
 
 
-def test_published_figures_come_with_their_source():
+def test_published_results_come_with_their_source():
     published = json.loads((ROOT / "reports" / "results" / "published.json").read_text(encoding="utf-8"))
     for name, table in published.items():
-        if name != "note":
-            assert table["dataset"] and table["split"] and (table.get("link", "").startswith("https://") or table["status"])
-            assert all(len(values) == len(table["metrics"]) and all(value is None or 0 < value < 1 for value in values) for values in table["systems"].values())
+        if name == "note":
+            continue
+        assert table["dataset"] and table["split"]
+        assert table.get("link", "").startswith("https://") or table["status"]
+        for values in table["systems"].values():
+            assert len(values) == len(table["metrics"])
+            assert all(value is None or 0 < value < 1 for value in values)
