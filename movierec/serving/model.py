@@ -6,7 +6,7 @@
 __all__ = ['LIKE_RATING', 'UserFeedback', 'user_history', 'PrecomputedRecommendations', 'load_precomputed', 'ServingModel',
            'load_serving_model', 'require_user', 'require_item', 'user_index_of']
 
-# %% ../../nbs/70_serving.model.ipynb #d8554afc
+# %% ../../nbs/70_serving.model.ipynb #6eebc468
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,7 +24,7 @@ from ..retrieval.hybrid import Hybrid
 from .search import MovieCatalogue
 from ..opening import ServingArtifacts, open_serving
 
-# %% ../../nbs/70_serving.model.ipynb #1c87b823
+# %% ../../nbs/70_serving.model.ipynb #9c87d565
 @dataclass(frozen=True)
 class UserFeedback:
     "A user's feedback since the data were collected: item_idx → time in seconds since 1970, the latest last."
@@ -32,10 +32,10 @@ class UserFeedback:
     dislikes: Mapping[int, int] = field(default_factory=dict) # never shown; similar movies are ranked lower
     saves: Mapping[int, int] = field(default_factory=dict) # kept for later; don't change the ranking
 
-# %% ../../nbs/70_serving.model.ipynb #fdcfda04
+# %% ../../nbs/70_serving.model.ipynb #ff212368
 LIKE_RATING = 5.0
 
-# %% ../../nbs/70_serving.model.ipynb #b9198a1b
+# %% ../../nbs/70_serving.model.ipynb #e9445d3e
 def _confidence_of(
     ratings: np.ndarray, # float32; NaN = not rated
     neutral_rating: float, # see `Settings`
@@ -44,7 +44,7 @@ def _confidence_of(
     above = np.maximum(ratings - np.float32(neutral_rating), 0)
     return np.where(np.isnan(ratings), 1, above).astype(np.float32)
 
-# %% ../../nbs/70_serving.model.ipynb #0456c511
+# %% ../../nbs/70_serving.model.ipynb #a0bb6ad7
 def user_history(
     interactions: Interactions, # of all users
     user: int | None, # user_idx; None: a new user
@@ -76,7 +76,7 @@ def user_history(
     )
     return interactions.fold_in_users(events)
 
-# %% ../../nbs/70_serving.model.ipynb #665c4112
+# %% ../../nbs/70_serving.model.ipynb #2c259820
 @dataclass(frozen=True, eq=False)
 class PrecomputedRecommendations:
     "The first k recommendations of all users, as computed by a run."
@@ -94,10 +94,10 @@ class PrecomputedRecommendations:
     @classmethod
     def empty(cls) -> "PrecomputedRecommendations":
         "Return an instance without any lists."
-        dtypes = (np.int32, np.float32, np.int8, np.int32)
-        return cls(*(np.zeros((0, 0), dtype) for dtype in dtypes), np.array([], dtype=object))
+        no_items, no_scores = np.zeros((0, 0), np.int32), np.zeros((0, 0), np.float32)
+        return cls(no_items, no_scores, np.zeros((0, 0), np.int8), no_items, np.array([], dtype=object))
 
-# %% ../../nbs/70_serving.model.ipynb #4b9d1502
+# %% ../../nbs/70_serving.model.ipynb #151fa3fc
 def load_precomputed(artifacts: ServingArtifacts) -> PrecomputedRecommendations:
     "Load the precomputed recommendations; empty if they belong to another system. Raises `ArtifactError` if damaged."
     precomputed = artifacts.precomputed
@@ -109,10 +109,15 @@ def load_precomputed(artifacts: ServingArtifacts) -> PrecomputedRecommendations:
     except (OSError, ValueError) as error:
         problem = f"{precomputed.path} can't be read ({type(error).__name__}): run `movierec run` again"
         raise ArtifactError(problem) from None
-    columns = (arrays[name] for name in ("items", "scores", "top_sources", "seed_items"))
-    return PrecomputedRecommendations(*columns, np.array(contents["sources"], dtype=object))
+    return PrecomputedRecommendations(
+        arrays["items"],
+        arrays["scores"],
+        arrays["top_sources"],
+        arrays["seed_items"],
+        np.array(contents["sources"], dtype=object),
+    )
 
-# %% ../../nbs/70_serving.model.ipynb #ab3e0cb5
+# %% ../../nbs/70_serving.model.ipynb #c66b802c
 @dataclass(frozen=True, eq=False)
 class ServingModel:
     "The opened artifacts of a run, from which users are served."
@@ -157,7 +162,7 @@ class ServingModel:
         "Each movie's index into `TIERS` (head, torso, tail); int, n_items."
         return item_tiers(self.interactions.item_counts)
 
-# %% ../../nbs/70_serving.model.ipynb #ad715eb0
+# %% ../../nbs/70_serving.model.ipynb #4dcfef2a
 def _half_life(artifacts: ServingArtifacts, dataset: str) -> float:
     "Return the half-life of the features in days. Raises `ArtifactError` if rankers and histories disagree on it."
     half_life = artifacts.rankers.manifest["config"]["half_life_days"]
@@ -168,7 +173,7 @@ def _half_life(artifacts: ServingArtifacts, dataset: str) -> float:
         )
     return half_life
 
-# %% ../../nbs/70_serving.model.ipynb #7530e8f8
+# %% ../../nbs/70_serving.model.ipynb #01447ca8
 def load_serving_model(
     settings: Settings,
     system: str | None = None, # one of `SYSTEMS`; default: the best on validation
@@ -196,21 +201,21 @@ def load_serving_model(
         load_precomputed(artifacts),
     )
 
-# %% ../../nbs/70_serving.model.ipynb #0af897dd
+# %% ../../nbs/70_serving.model.ipynb #ebca637c
 def require_user(model: ServingModel, user: int) -> None: # user: user_idx
     "Raise `NotFoundError` for a `user_idx` that doesn't exist."
     last = len(model.user_ids) - 1
     if not 0 <= user <= last:
         raise NotFoundError(f"there is no user_idx {user} in {model.settings.dataset}: they go from 0 to {last}")
 
-# %% ../../nbs/70_serving.model.ipynb #e5114155
+# %% ../../nbs/70_serving.model.ipynb #b29c1d17
 def require_item(model: ServingModel, item: int) -> None: # item: item_idx
     "Raise `NotFoundError` for an `item_idx` that doesn't exist."
     last = len(model.catalogue) - 1
     if not 0 <= item <= last:
         raise NotFoundError(f"there is no item_idx {item} in {model.settings.dataset}: they go from 0 to {last}")
 
-# %% ../../nbs/70_serving.model.ipynb #519c7dbe
+# %% ../../nbs/70_serving.model.ipynb #0471802f
 def user_index_of(
     model: ServingModel,
     user_id: int | str, # the dataset's own userId
