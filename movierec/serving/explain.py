@@ -14,17 +14,18 @@ from ..ranking.features import FEATURES
 from ..retrieval.genre import category_affinity
 from ..retrieval.hybrid import Hybrid
 
-# %% ../../nbs/69_serving.explain.ipynb #03545be5
+# %% ../../nbs/69_serving.explain.ipynb #9a07fb80
 def genre_affinity(
     hybrid: Hybrid,
     user: int, # user_idx
 ) -> np.ndarray: # float32, n_genres: shares, which sum to 1; or all 0
     "Return a user's affinity to each genre at the end of the history, as the genre source computes it."
     genre = hybrid.sources["genre"]
+    shares, half_lives = genre.categories["genres"].shares, (genre.half_life_days,)
     users, as_of = np.array([user]), np.array([genre.interactions.as_of])
-    return category_affinity(genre.interactions, genre.categories["genres"].shares, users, as_of, (genre.half_life_days,))[0, :, 0]
+    return category_affinity(genre.interactions, shares, users, as_of, half_lives)[0, :, 0]
 
-# %% ../../nbs/69_serving.explain.ipynb #9c1a9094
+# %% ../../nbs/69_serving.explain.ipynb #e96f0c55
 def _shared_genres(
     hybrid: Hybrid,
     item: int, # item_idx
@@ -36,7 +37,7 @@ def _shared_genres(
     shared = [genre for genre in np.flatnonzero(has_genre) if affinity[genre] > 0]
     return [genre_names[genre] for genre in sorted(shared, key=lambda genre: -affinity[genre])[:2]]
 
-# %% ../../nbs/69_serving.explain.ipynb #4dbd31a6
+# %% ../../nbs/69_serving.explain.ipynb #7bf9d767
 SOURCE_REASONS = {
     "popularity_recent": "Trending now",
     "als": "People like you watched this",

@@ -107,7 +107,7 @@ class RecordCodec:
             raise UnusableLineError("an unknown action")
         return FeedbackRecord(user, item, action, time, key)
 
-# %% ../../nbs/73_serving.feedback.ipynb #5cdf115b
+# %% ../../nbs/73_serving.feedback.ipynb #8fa85c88
 class FeedbackState:
     "The current feedback of all users, as the result of all records so far."
 
@@ -132,7 +132,7 @@ class FeedbackState:
         before = self.feedback_of(record.user)
         self._by_user[record.user] = apply_action(before, record.item, record.action, record.time)
 
-# %% ../../nbs/73_serving.feedback.ipynb #369c5932
+# %% ../../nbs/73_serving.feedback.ipynb #0a70405c
 def _write_all(file: int, data: bytes) -> None: # file: a descriptor
     "Write and `fsync` all bytes; the operating system may take them in several pieces."
     written = 0
@@ -140,7 +140,7 @@ def _write_all(file: int, data: bytes) -> None: # file: a descriptor
         written += os.write(file, data[written:])
     os.fsync(file)
 
-# %% ../../nbs/73_serving.feedback.ipynb #506204b6
+# %% ../../nbs/73_serving.feedback.ipynb #7cebbdd9
 def _sync_folder(folder: Path) -> None:
     "Make the name of a new file durable, too; not needed where folders can't be opened."
     if not hasattr(os, "O_DIRECTORY"):
@@ -151,12 +151,12 @@ def _sync_folder(folder: Path) -> None:
     finally:
         os.close(descriptor)
 
-# %% ../../nbs/73_serving.feedback.ipynb #caa9267a
+# %% ../../nbs/73_serving.feedback.ipynb #7c8d38e1
 def append_line(
     path: Path,
     line: bytes, # with its newline
 ) -> None:
-    "Append a line to a file and wait until it is on disk. Raises `OSError`, and leaves the file as it was, if that fails."
+    "Append a line and wait until it is on disk. If that fails, the file stays as it was, and `OSError` is raised."
     is_new = not path.exists()
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
     file = os.open(path, flags, 0o600)  # feedback is private: readable by its owner only
@@ -174,7 +174,7 @@ def append_line(
     if is_new:
         _sync_folder(path.parent)
 
-# %% ../../nbs/73_serving.feedback.ipynb #24374f27
+# %% ../../nbs/73_serving.feedback.ipynb #12ede02a
 class LogTail:
     "Reads the complete lines of a growing file, each once."
 
@@ -199,7 +199,7 @@ class LogTail:
         self.is_torn = bool(rest)
         return complete.split(b"\n") if newline else [], self.end + len(complete) + len(newline)
 
-# %% ../../nbs/73_serving.feedback.ipynb #3931d4fc
+# %% ../../nbs/73_serving.feedback.ipynb #9c923ebd
 class FeedbackReader:
     "The state of a log file as far as it was read, and what couldn't be read."
 
@@ -246,7 +246,7 @@ class FeedbackReader:
             if len(self.problems) < self.max_problems:
                 self.problems.append(f"line {self.lines}: {error}")
 
-# %% ../../nbs/73_serving.feedback.ipynb #f0c1f510
+# %% ../../nbs/73_serving.feedback.ipynb #9038a14b
 class FeedbackLog:
     "An append-only file of feedback, shared by any number of threads and processes."
 
@@ -269,7 +269,7 @@ class FeedbackLog:
         "Return a user's feedback as of the last `refresh`."
         return self.reader.state.feedback_of(user)
 
-    def add(self, record: FeedbackRecord) -> tuple[UserFeedback, bool]: # the user's feedback now; False for a repetition
+    def add(self, record: FeedbackRecord) -> tuple[UserFeedback, bool]: # the feedback now; False for a repetition
         """Append a record; when this returns it is on disk. A repeated key with the same content changes nothing.
 
         Raises `DataError` if the key was used for something else, `OSError` if the disk doesn't take the line.
