@@ -15,7 +15,7 @@ from movierec.retrieval.hybrid import Hybrid
 from movierec.retrieval.item_item import ItemItem
 from movierec.retrieval.popularity import Popularity, PopularityRecent
 from movierec.retrieval.sequential import Sequential
-from movierec.serving.explain import reasons
+from movierec.serving.explain import explain_items
 
 HALF_LIFE, HEAT = 30.0, 90.0
 
@@ -89,11 +89,11 @@ def test_every_reason_is_about_its_source(hybrid):
     for source, start in starts.items():
         items = hybrid.sources[source].top_k(np.array([4]), 4)[0][0]
         top_sources = np.full(4, source)
-        told = reasons(hybrid, 4, items, top_sources, find_seed_items(hybrid, np.array([4]), items[None], top_sources[None])[0], titles, genre_names)
+        told = explain_items(hybrid, 4, items, top_sources, find_seed_items(hybrid, np.array([4]), items[None], top_sources[None])[0], titles, genre_names)
         assert all(sentence.startswith(start) for sentence in told), told
     items = hybrid.sources["sequential"].top_k(np.array([4]), 4)[0][0]
     fresh = hybrid.sources["sequential"].seed_items(np.array([4]), items[None])[0]
-    assert reasons(hybrid, 4, items, np.full(4, "sequential"), fresh, titles, genre_names, fresh) == [f"Boosted by your likes: Film {item}" for item in fresh]
+    assert explain_items(hybrid, 4, items, np.full(4, "sequential"), fresh, titles, genre_names, fresh) == [f"Boosted by your likes: Film {item}" for item in fresh]
 
 
 def test_batches_do_not_matter(hybrid):

@@ -43,19 +43,19 @@ def validation_sentence(error: dict[str, Any]) -> str: # error: of pydantic
     message = error["msg"].removeprefix("Value error, ")
     return f"{place} is not usable: {message[0].lower()}{message[1:]}"
 
-# %% ../../nbs/82_serving.api.ipynb #7174c654
+# %% ../../nbs/82_serving.api.ipynb #eb3b8e18
 async def handle_invalid_request(request: Request, error: Exception) -> Response:
     "Answer a request with wrong types or values: 422."
     assert isinstance(error, RequestValidationError)
     return problem_response(422, validation_sentence(error.errors()[0]))
 
-# %% ../../nbs/82_serving.api.ipynb #cb4e800e
+# %% ../../nbs/82_serving.api.ipynb #90ae929d
 async def handle_movierec_error(request: Request, error: Exception) -> Response:
     "Answer a request that the service rejects: 404 for what doesn't exist, 422 for bad data, else 503."
     status = 404 if isinstance(error, NotFoundError) else 422 if isinstance(error, DataError) else 503
     return problem_response(status, str(error))
 
-# %% ../../nbs/82_serving.api.ipynb #03a3ed6b
+# %% ../../nbs/82_serving.api.ipynb #f49f48d7
 async def handle_http_error(request: Request, error: Exception) -> Response:
     "Answer with an HTTP error's own status; errors of the framework get a helpful sentence."
     assert isinstance(error, StarletteHTTPException)
@@ -70,7 +70,7 @@ async def handle_http_error(request: Request, error: Exception) -> Response:
         detail = sentences.get(error.status_code, detail)
     return problem_response(error.status_code, detail, headers)
 
-# %% ../../nbs/82_serving.api.ipynb #11cd3cec
+# %% ../../nbs/82_serving.api.ipynb #4e521edd
 async def handle_unexpected_error(request: Request, error: Exception) -> Response:
     "Answer a request that failed through a defect: 500, without details, which are in the log."
     return problem_response(500, "something went wrong here; the log of the server says what")
@@ -95,7 +95,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await watching
     manager.close()
 
-# %% ../../nbs/82_serving.api.ipynb #d41ebc5a
+# %% ../../nbs/82_serving.api.ipynb #05dac947
 def create_app(
     settings: Settings | None = None, # default: `load_settings()`, when it starts
 ) -> FastAPI:
@@ -146,7 +146,7 @@ def _create_worker_app(settings: Settings) -> FastAPI:
     _configure_logging()
     return create_app(settings)
 
-# %% ../../nbs/82_serving.api.ipynb #c2304528
+# %% ../../nbs/82_serving.api.ipynb #94c5a2c9
 def _announce(listening: socket.socket, has_key: bool) -> None:
     "Log the address of the server, and warn if it is open to others without a key."
     name, port = listening.getsockname()[:2]

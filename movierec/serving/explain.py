@@ -14,7 +14,7 @@ from ..ranking.features import FEATURES
 from ..retrieval.genre import category_affinity
 from ..retrieval.hybrid import Hybrid
 
-# %% ../../nbs/69_serving.explain.ipynb #9a07fb80
+# %% ../../nbs/69_serving.explain.ipynb #863b8c17
 def genre_affinity(
     hybrid: Hybrid,
     user: int, # user_idx
@@ -25,7 +25,7 @@ def genre_affinity(
     users, as_of = np.array([user]), np.array([genre.interactions.as_of])
     return category_affinity(genre.interactions, shares, users, as_of, half_lives)[0, :, 0]
 
-# %% ../../nbs/69_serving.explain.ipynb #e96f0c55
+# %% ../../nbs/69_serving.explain.ipynb #8f39e6c8
 def _shared_genres(
     hybrid: Hybrid,
     item: int, # item_idx
@@ -37,7 +37,7 @@ def _shared_genres(
     shared = [genre for genre in np.flatnonzero(has_genre) if affinity[genre] > 0]
     return [genre_names[genre] for genre in sorted(shared, key=lambda genre: -affinity[genre])[:2]]
 
-# %% ../../nbs/69_serving.explain.ipynb #7bf9d767
+# %% ../../nbs/69_serving.explain.ipynb #671bad8b
 SOURCE_REASONS = {
     "popularity_recent": "Trending now",
     "als": "People like you watched this",

@@ -107,7 +107,7 @@ class RecordCodec:
             raise UnusableLineError("an unknown action")
         return FeedbackRecord(user, item, action, time, key)
 
-# %% ../../nbs/73_serving.feedback.ipynb #8fa85c88
+# %% ../../nbs/73_serving.feedback.ipynb #d024bc8b
 class FeedbackState:
     "The current feedback of all users, as the result of all records so far."
 
@@ -132,7 +132,7 @@ class FeedbackState:
         before = self.feedback_of(record.user)
         self._by_user[record.user] = apply_action(before, record.item, record.action, record.time)
 
-# %% ../../nbs/73_serving.feedback.ipynb #0a70405c
+# %% ../../nbs/73_serving.feedback.ipynb #2ee97cf7
 def _write_all(file: int, data: bytes) -> None: # file: a descriptor
     "Write and `fsync` all bytes; the operating system may take them in several pieces."
     written = 0
@@ -140,7 +140,7 @@ def _write_all(file: int, data: bytes) -> None: # file: a descriptor
         written += os.write(file, data[written:])
     os.fsync(file)
 
-# %% ../../nbs/73_serving.feedback.ipynb #7cebbdd9
+# %% ../../nbs/73_serving.feedback.ipynb #cd87570f
 def _sync_folder(folder: Path) -> None:
     "Make the name of a new file durable, too; not needed where folders can't be opened."
     if not hasattr(os, "O_DIRECTORY"):
@@ -151,7 +151,7 @@ def _sync_folder(folder: Path) -> None:
     finally:
         os.close(descriptor)
 
-# %% ../../nbs/73_serving.feedback.ipynb #7c8d38e1
+# %% ../../nbs/73_serving.feedback.ipynb #89fc4436
 def append_line(
     path: Path,
     line: bytes, # with its newline
@@ -174,7 +174,7 @@ def append_line(
     if is_new:
         _sync_folder(path.parent)
 
-# %% ../../nbs/73_serving.feedback.ipynb #12ede02a
+# %% ../../nbs/73_serving.feedback.ipynb #74990b37
 class LogTail:
     "Reads the complete lines of a growing file, each once."
 
@@ -199,7 +199,7 @@ class LogTail:
         self.is_torn = bool(rest)
         return complete.split(b"\n") if newline else [], self.end + len(complete) + len(newline)
 
-# %% ../../nbs/73_serving.feedback.ipynb #9c923ebd
+# %% ../../nbs/73_serving.feedback.ipynb #2a02c300
 class FeedbackReader:
     "The state of a log file as far as it was read, and what couldn't be read."
 
@@ -246,7 +246,7 @@ class FeedbackReader:
             if len(self.problems) < self.max_problems:
                 self.problems.append(f"line {self.lines}: {error}")
 
-# %% ../../nbs/73_serving.feedback.ipynb #9038a14b
+# %% ../../nbs/73_serving.feedback.ipynb #18afc4cb
 class FeedbackLog:
     "An append-only file of feedback, shared by any number of threads and processes."
 

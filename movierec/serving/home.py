@@ -48,7 +48,7 @@ class Requester:
     history: Sequence[tuple[int, float | None]] = () # events not in the data: item_idx, stars (None: not rated)
     feedback: UserFeedback = field(default_factory=UserFeedback)
 
-# %% ../../nbs/74_serving.home.ipynb #98fd1727
+# %% ../../nbs/74_serving.home.ipynb #bebd9468
 def requester_history(
     model: ServingModel,
     requester: Requester,
@@ -84,7 +84,7 @@ class Card(Recommendation):
     "A movie in a row."
     match: float # 0 to 1: its score, scaled over all candidates of the user
 
-# %% ../../nbs/74_serving.home.ipynb #245de89c
+# %% ../../nbs/74_serving.home.ipynb #f7bfbe90
 RowKind = Literal["top", "because", "trending", "genre", "gems"]
 
 # %% ../../nbs/74_serving.home.ipynb #36a34e0a
@@ -164,14 +164,14 @@ def favourite_genres(
     affinity = genre_affinity(ranking.hybrid, 0)
     return [int(genre) for genre in np.argsort(-affinity, kind="stable")[:n] if affinity[genre] > 0]
 
-# %% ../../nbs/74_serving.home.ipynb #ed72b3ef
+# %% ../../nbs/74_serving.home.ipynb #4e015af1
 class RowCandidates(NamedTuple):
     "The candidates of a row."
     kind: RowKind
     about: Any # see `Row`
     positions: np.ndarray # int: positions in the ranking, best first
 
-# %% ../../nbs/74_serving.home.ipynb #3c4a6806
+# %% ../../nbs/74_serving.home.ipynb #852a23f5
 def _because_rows(model: ServingModel, ranking: Ranking, history: Interactions) -> list[RowCandidates]:
     "Return a row of similar movies for each seed item."
     rows = []
@@ -182,7 +182,7 @@ def _because_rows(model: ServingModel, ranking: Ranking, history: Interactions) 
         rows.append(RowCandidates("because", model.catalogue.movie(seed), positions))
     return rows
 
-# %% ../../nbs/74_serving.home.ipynb #a42f2dcb
+# %% ../../nbs/74_serving.home.ipynb #b1adfab9
 def _trending_row(ranking: Ranking) -> RowCandidates:
     "Return the candidates that `popularity_recent` proposed, in its order."
     ranks = None if ranking.pool is None else ranking.pool.ranks.get("popularity_recent")
@@ -211,7 +211,7 @@ def row_candidates(
     gems = RowCandidates("gems", None, order[tiers == TIERS.index("tail")])
     return [*because[:1], trending, *genres[:1], *because[1:2], gems, *genres[1:], *because[2:]]
 
-# %% ../../nbs/74_serving.home.ipynb #2c1d8ba9
+# %% ../../nbs/74_serving.home.ipynb #d2325a66
 def fill_rows(
     rows: Sequence[RowCandidates], # the top picks first
     is_available: np.ndarray, # bool, one per candidate
@@ -227,7 +227,7 @@ def fill_rows(
             filled.append(RowCandidates(kind, about, positions))
     return filled
 
-# %% ../../nbs/74_serving.home.ipynb #14134755
+# %% ../../nbs/74_serving.home.ipynb #18a9a806
 def make_cards(
     model: ServingModel,
     ranking: Ranking, # all candidates: their scores are the scale of `match`
@@ -249,7 +249,7 @@ def make_cards(
         cards.append(Card(**vars(movie), rank=0, score=float(score), reason=reason, match=match))
     return cards
 
-# %% ../../nbs/74_serving.home.ipynb #78750530
+# %% ../../nbs/74_serving.home.ipynb #9183b83d
 def _number_cards(rows: Sequence[RowCandidates], cards: Sequence[Card]) -> list[Row]:
     "Distribute the cards of all rows, which follow one another, and number them in each row."
     numbered, start = [], 0
@@ -312,7 +312,7 @@ class Explanation:
     contributions: list[FeatureContribution] # the largest first
     others: float # sum of the contributions of all other features
 
-# %% ../../nbs/74_serving.home.ipynb #1e9ab3fd
+# %% ../../nbs/74_serving.home.ipynb #3441e51f
 def _source_ranks(ranking: Ranking, pool_position: int) -> list[SourceRank]:
     "Return the sources that proposed a candidate, best rank first."
     if ranking.pool is None:
@@ -321,7 +321,7 @@ def _source_ranks(ranking: Ranking, pool_position: int) -> list[SourceRank]:
     proposed = sorted((rank, name) for name, rank in ranks.items() if rank > 0)
     return [SourceRank(name, rank) for rank, name in proposed]
 
-# %% ../../nbs/74_serving.home.ipynb #469f7ef4
+# %% ../../nbs/74_serving.home.ipynb #b458ba6a
 def _largest_contributions(
     model: ServingModel,
     values: np.ndarray, # float, n_features: of one movie
@@ -338,7 +338,7 @@ def _largest_contributions(
         listed.append(FeatureContribution(name, FEATURE_DESCRIPTIONS[name], value, contribution))
     return listed, float(contributions.sum() - contributions[largest].sum())
 
-# %% ../../nbs/74_serving.home.ipynb #db8ca581
+# %% ../../nbs/74_serving.home.ipynb #ea85f87d
 def _find_candidate(model: ServingModel, requester: Requester, item: int) -> tuple[Ranking, np.ndarray]:
     "Return a ranking that contains an item, and the item's position in it. Raises `NotFoundError` if there is none."
     for is_narrow in (False, True):

@@ -61,7 +61,7 @@ class TokenBuckets:
             self._buckets.popitem(last=False)
         return 0.0 if has_token else (1 - tokens) / self.rate
 
-# %% ../../nbs/80_serving.middleware.ipynb #83a95abf
+# %% ../../nbs/80_serving.middleware.ipynb #384d797a
 def check_key(
     scope: Scope,
     limits: ServiceSettings,
@@ -75,7 +75,7 @@ def check_key(
     detail = "this needs the header X-API-Key with the right key"
     return problem_response(401, detail, {"WWW-Authenticate": "X-API-Key"})
 
-# %% ../../nbs/80_serving.middleware.ipynb #3d9b35a0
+# %% ../../nbs/80_serving.middleware.ipynb #4afdc7e8
 def check_rate(
     scope: Scope,
     limits: ServiceSettings,
@@ -94,7 +94,7 @@ def too_long_response(max_body: int) -> JSONResponse: # max_body: bytes
     "Return the response to a body that is too long."
     return problem_response(413, f"the body is longer than {max_body:,} bytes", {"Connection": "close"})
 
-# %% ../../nbs/80_serving.middleware.ipynb #0206d3fe
+# %% ../../nbs/80_serving.middleware.ipynb #62572c31
 def check_length(
     scope: Scope,
     limits: ServiceSettings,
@@ -171,7 +171,7 @@ SECONDS = Histogram(
 )
 METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE")
 
-# %% ../../nbs/80_serving.middleware.ipynb #5213aad6
+# %% ../../nbs/80_serving.middleware.ipynb #c22f538c
 class RequestMetrics:
     "ASGI middleware that counts requests and measures how long they take."
 

@@ -6,7 +6,7 @@
 __all__ = ['NO_FEEDBACK', 'LIKE_RATING', 'UserFeedback', 'user_history', 'PrecomputedRecommendations', 'load_precomputed',
            'ServingModel', 'load_serving_model', 'require_user', 'require_item', 'user_index_of']
 
-# %% ../../nbs/70_serving.model.ipynb #0c0c49ad
+# %% ../../nbs/70_serving.model.ipynb #fd39b1c7
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,7 +24,7 @@ from ..retrieval.hybrid import Hybrid
 from .search import MovieCatalogue
 from ..opening import ServingArtifacts, open_serving
 
-# %% ../../nbs/70_serving.model.ipynb #55c77adb
+# %% ../../nbs/70_serving.model.ipynb #2050a49e
 @dataclass(frozen=True)
 class UserFeedback:
     "A user's feedback since the data were collected: item_idx → time in seconds since 1970, the latest last."
@@ -32,13 +32,13 @@ class UserFeedback:
     dislikes: Mapping[int, int] = field(default_factory=dict) # never shown; similar movies are ranked lower
     saves: Mapping[int, int] = field(default_factory=dict) # kept for later; don't change the ranking
 
-# %% ../../nbs/70_serving.model.ipynb #c1ecc851
+# %% ../../nbs/70_serving.model.ipynb #7dd2169d
 NO_FEEDBACK = UserFeedback()
 
-# %% ../../nbs/70_serving.model.ipynb #97b241e3
+# %% ../../nbs/70_serving.model.ipynb #9c388737
 LIKE_RATING = 5.0
 
-# %% ../../nbs/70_serving.model.ipynb #a0edef84
+# %% ../../nbs/70_serving.model.ipynb #2f8f9093
 def _confidence_of(
     ratings: np.ndarray, # float32; NaN = not rated
     neutral_rating: float, # see `Settings`
@@ -47,7 +47,7 @@ def _confidence_of(
     above = np.maximum(ratings - np.float32(neutral_rating), 0)
     return np.where(np.isnan(ratings), 1, above).astype(np.float32)
 
-# %% ../../nbs/70_serving.model.ipynb #b22845d5
+# %% ../../nbs/70_serving.model.ipynb #215b3971
 def user_history(
     interactions: Interactions, # of all users
     user: int | None, # user_idx; None: a new user
@@ -79,7 +79,7 @@ def user_history(
     )
     return interactions.fold_in_users(events)
 
-# %% ../../nbs/70_serving.model.ipynb #a4ccd781
+# %% ../../nbs/70_serving.model.ipynb #fb2d7be5
 @dataclass(frozen=True, eq=False)
 class PrecomputedRecommendations:
     "The first k recommendations of all users, as computed by a run."
@@ -100,7 +100,7 @@ class PrecomputedRecommendations:
         no_items, no_scores = np.zeros((0, 0), np.int32), np.zeros((0, 0), np.float32)
         return cls(no_items, no_scores, np.zeros((0, 0), np.int8), no_items, np.array([], dtype=object))
 
-# %% ../../nbs/70_serving.model.ipynb #6e94c504
+# %% ../../nbs/70_serving.model.ipynb #c12a46d2
 def load_precomputed(artifacts: ServingArtifacts) -> PrecomputedRecommendations:
     "Load the precomputed recommendations; empty if they belong to another system. Raises `ArtifactError` if damaged."
     precomputed = artifacts.precomputed
@@ -120,7 +120,7 @@ def load_precomputed(artifacts: ServingArtifacts) -> PrecomputedRecommendations:
         np.array(contents["sources"], dtype=object),
     )
 
-# %% ../../nbs/70_serving.model.ipynb #fc3033fc
+# %% ../../nbs/70_serving.model.ipynb #b0103b0f
 @dataclass(frozen=True, eq=False)
 class ServingModel:
     "The opened artifacts of a run, from which users are served."
@@ -165,7 +165,7 @@ class ServingModel:
         "Each movie's index into `TIERS` (head, torso, tail); int, n_items."
         return item_tiers(self.interactions.item_counts)
 
-# %% ../../nbs/70_serving.model.ipynb #ea0c1c4a
+# %% ../../nbs/70_serving.model.ipynb #b4f512c2
 def _half_life(artifacts: ServingArtifacts, dataset: str) -> float:
     "Return the half-life of the features in days. Raises `ArtifactError` if rankers and histories disagree on it."
     half_life = artifacts.rankers.manifest["config"]["half_life_days"]
@@ -176,7 +176,7 @@ def _half_life(artifacts: ServingArtifacts, dataset: str) -> float:
         )
     return half_life
 
-# %% ../../nbs/70_serving.model.ipynb #f2703e4b
+# %% ../../nbs/70_serving.model.ipynb #aad0ffb3
 def load_serving_model(
     settings: Settings,
     system: str | None = None, # one of `SYSTEMS`; default: the best on validation
@@ -204,21 +204,21 @@ def load_serving_model(
         load_precomputed(artifacts),
     )
 
-# %% ../../nbs/70_serving.model.ipynb #8e7a7628
+# %% ../../nbs/70_serving.model.ipynb #1764dea0
 def require_user(model: ServingModel, user: int) -> None: # user: user_idx
     "Raise `NotFoundError` for a `user_idx` that doesn't exist."
     last = len(model.user_ids) - 1
     if not 0 <= user <= last:
         raise NotFoundError(f"there is no user_idx {user} in {model.settings.dataset}: they go from 0 to {last}")
 
-# %% ../../nbs/70_serving.model.ipynb #e6b38718
+# %% ../../nbs/70_serving.model.ipynb #513b15fc
 def require_item(model: ServingModel, item: int) -> None: # item: item_idx
     "Raise `NotFoundError` for an `item_idx` that doesn't exist."
     last = len(model.catalogue) - 1
     if not 0 <= item <= last:
         raise NotFoundError(f"there is no item_idx {item} in {model.settings.dataset}: they go from 0 to {last}")
 
-# %% ../../nbs/70_serving.model.ipynb #6dd1d804
+# %% ../../nbs/70_serving.model.ipynb #bfa0f974
 def user_index_of(
     model: ServingModel,
     user_id: int | str, # the dataset's own userId

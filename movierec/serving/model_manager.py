@@ -24,7 +24,7 @@ from ..opening import open_serving
 # %% ../../nbs/79_serving.model_manager.ipynb #d1d32538
 log = logging.getLogger("movierec.api")
 
-# %% ../../nbs/79_serving.model_manager.ipynb #506a3551
+# %% ../../nbs/79_serving.model_manager.ipynb #52043634
 class SingleThreadedBlas:
     "Limits BLAS and OpenMP to one thread per call, from `start` until `close`."
 
@@ -102,7 +102,7 @@ class ModelManager:
         self._blas.close()
         gc.unfreeze()
 
-# %% ../../nbs/79_serving.model_manager.ipynb #8d9ffde2
+# %% ../../nbs/79_serving.model_manager.ipynb #c365a2f0
 def health_of(manager: ModelManager) -> Health:
     "Return the state of a service."
     live = manager.live

@@ -49,7 +49,7 @@ from .tmdb import ATTRIBUTION
 class RequestProblem(HTTPException):
     "An HTTP error whose detail is a sentence for the client."
 
-# %% ../../nbs/81_serving.routes.ipynb #2d541bcd
+# %% ../../nbs/81_serving.routes.ipynb #f3ab5434
 PROBLEMS = {
     400: "The body can't be read",
     401: "The key is missing or wrong",
@@ -72,7 +72,7 @@ async def get_manager(request: Request) -> ModelManager:
     "Return the model manager of the application."
     return request.app.state.manager
 
-# %% ../../nbs/81_serving.routes.ipynb #ab737a0e
+# %% ../../nbs/81_serving.routes.ipynb #c6661ca4
 async def get_live_service(request: Request) -> LiveService:
     "Return the current service. Raises `RequestProblem` (503) if there is none yet."
     manager = request.app.state.manager
@@ -103,7 +103,7 @@ def json_response(adapter: TypeAdapter, value: Any) -> Response:
     "Serialise a value without checking it."
     return Response(adapter.dump_json(value), media_type="application/json")
 
-# %% ../../nbs/81_serving.routes.ipynb #cc4260ee
+# %% ../../nbs/81_serving.routes.ipynb #da96d568
 recommendation_routes = APIRouter(tags=["recommendations"])
 
 # %% ../../nbs/81_serving.routes.ipynb #98c0d727
@@ -136,13 +136,13 @@ async def recommend_to_user(live: Live, user_idx: UserIndex, k: Limit = 10, dive
     "Movies that a user hasn't seen, each with a reason; the user's latest feedback counts."
     return json_response(RECOMMENDATIONS_JSON, live.recommend(user_idx, k, diversity))
 
-# %% ../../nbs/81_serving.routes.ipynb #633275d1
+# %% ../../nbs/81_serving.routes.ipynb #e0e781ef
 @recommendation_routes.get("/recommend/user/{user_idx}/debug", responses=problems(404, 422, 503))
 async def debug_recommendations(live: Live, user_idx: UserIndex, k: Limit = 10) -> dict[str, Any]:
     "How a list came about: candidates by source, pool, features in their order, scores, contributions, milliseconds."
     return live.debug(user_idx, k)
 
-# %% ../../nbs/81_serving.routes.ipynb #9db6347c
+# %% ../../nbs/81_serving.routes.ipynb #e4133e92
 @recommendation_routes.post(
     "/recommend",
     response_model=Recommendations,
@@ -157,13 +157,13 @@ async def recommend_to_new_user(live: Live, manager: Manager, new_user: NewUserR
     answer = live.service.recommend_to_new_user(history, new_user.k, new_user.diversity)
     return json_response(RECOMMENDATIONS_JSON, answer)
 
-# %% ../../nbs/81_serving.routes.ipynb #280b08e2
+# %% ../../nbs/81_serving.routes.ipynb #54816d45
 @recommendation_routes.get("/similar/{item_idx}", response_model=Recommendations, responses=problems(404, 422, 503))
 async def similar_movies(live: Live, item_idx: ItemIndex, k: Limit = 10) -> Response:
     "The most similar movies; the score is the similarity."
     return json_response(RECOMMENDATIONS_JSON, live.service.similar(item_idx, k))
 
-# %% ../../nbs/81_serving.routes.ipynb #9be3e25e
+# %% ../../nbs/81_serving.routes.ipynb #b20f07d8
 movie_routes = APIRouter(tags=["movies"])
 
 # %% ../../nbs/81_serving.routes.ipynb #8d958677
@@ -172,23 +172,23 @@ async def search_movies(live: Live, query: TitleQuery, limit: Limit = 10) -> Res
     "Movies by title; typos are tolerated."
     return json_response(MOVIES_JSON, live.service.search(query, limit))
 
-# %% ../../nbs/81_serving.routes.ipynb #ef216947
+# %% ../../nbs/81_serving.routes.ipynb #e7c99f89
 @movie_routes.get("/movies/{item_idx}", responses=problems(404, 422, 503))
 async def get_movie(live: Live, item_idx: ItemIndex) -> Movie:
     "A movie."
     require_item(live.service.model, item_idx)
     return live.service.model.catalogue.movie(item_idx)
 
-# %% ../../nbs/81_serving.routes.ipynb #fa6bcff7
+# %% ../../nbs/81_serving.routes.ipynb #a1e92267
 user_routes = APIRouter(tags=["users"])
 
-# %% ../../nbs/81_serving.routes.ipynb #ed53f7f1
+# %% ../../nbs/81_serving.routes.ipynb #17ff500c
 @user_routes.get("/users/{user_idx}/history", response_model=list[HistoryEvent], responses=problems(404, 422, 503))
 async def get_history(live: Live, user_idx: UserIndex, limit: HistoryLimit = 100) -> Response:
     "What a user watched, the latest first."
     return json_response(HISTORY_JSON, live.service.history(user_idx, limit))
 
-# %% ../../nbs/81_serving.routes.ipynb #6cfb298f
+# %% ../../nbs/81_serving.routes.ipynb #c23a0a32
 page_routes = APIRouter(tags=["home page"])
 
 # %% ../../nbs/81_serving.routes.ipynb #2881d621
@@ -207,7 +207,7 @@ async def about(live: Live) -> About:
         years=[min(years), max(years)] if years else [],
     )
 
-# %% ../../nbs/81_serving.routes.ipynb #6623535d
+# %% ../../nbs/81_serving.routes.ipynb #64904348
 @page_routes.post("/home", response_model=HomePage, responses=problems(400, 404, 413, 422, 503))
 async def home_page(live: Live, request: HomeRequest) -> Response:
     "Rows of movies; the top picks are the list of `/recommend`."
@@ -217,13 +217,13 @@ async def home_page(live: Live, request: HomeRequest) -> Response:
     page = build_home_page(live.service.model, request.requester(live), filters)
     return json_response(HOME_PAGE_JSON, page)
 
-# %% ../../nbs/81_serving.routes.ipynb #a1887946
+# %% ../../nbs/81_serving.routes.ipynb #1b03b1f1
 @page_routes.post("/why", responses=problems(400, 404, 413, 422, 503))
 async def explain_rank(live: Live, request: WhyRequest) -> Explanation:
     "Why a movie has its rank: which sources proposed it, and what each feature contributed."
     return explain_movie(live.service.model, request.requester(live), request.item_idx)
 
-# %% ../../nbs/81_serving.routes.ipynb #a460deb1
+# %% ../../nbs/81_serving.routes.ipynb #74d87209
 poster_routes = APIRouter(tags=["posters"])
 
 # %% ../../nbs/81_serving.routes.ipynb #69651a57
@@ -235,7 +235,7 @@ def count_posters(live: Live) -> PosterCount:
     attribution = Attribution(**ATTRIBUTION) if from_tmdb else None
     return PosterCount(movies=len(model.catalogue), from_tmdb=from_tmdb, attribution=attribution)
 
-# %% ../../nbs/81_serving.routes.ipynb #84517c33
+# %% ../../nbs/81_serving.routes.ipynb #eade5164
 def poster_headers(poster: Poster) -> dict[str, str]:
     "Return the response headers of a poster: caching, safety and attribution."
     headers = {
@@ -248,7 +248,7 @@ def poster_headers(poster: Poster) -> dict[str, str]:
         headers["Link"] = f"<{ATTRIBUTION['link']}>; rel=\"license\"; title=\"{ATTRIBUTION['text']}\""
     return headers
 
-# %% ../../nbs/81_serving.routes.ipynb #1dd8d539
+# %% ../../nbs/81_serving.routes.ipynb #5efe5290
 def has_current_copy(
     request: Request,
     etag: str, # of the current version
@@ -257,13 +257,13 @@ def has_current_copy(
     tags = request.headers.get("If-None-Match", "").split(",")
     return bool({tag.strip().removeprefix("W/") for tag in tags} & {etag, "*"})
 
-# %% ../../nbs/81_serving.routes.ipynb #2cad4559
+# %% ../../nbs/81_serving.routes.ipynb #3deb4d4c
 POSTER_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": {media_type: {} for media_type in (*MEDIA_TYPES.values(), "image/svg+xml")}},
     304: {"description": "Not changed"},
 }
 
-# %% ../../nbs/81_serving.routes.ipynb #3be51b27
+# %% ../../nbs/81_serving.routes.ipynb #69b71c9c
 @poster_routes.get(
     "/posters/{item_idx}",
     response_class=Response,
@@ -280,7 +280,7 @@ def get_poster(live: Live, request: Request, item_idx: ItemIndex) -> Response:
         return Response(status_code=304, headers=headers)
     return Response(poster.content, media_type=poster.media_type, headers=headers)
 
-# %% ../../nbs/81_serving.routes.ipynb #44c1e6b9
+# %% ../../nbs/81_serving.routes.ipynb #31b58534
 feedback_routes = APIRouter(tags=["feedback"])
 
 # %% ../../nbs/81_serving.routes.ipynb #f7893ca9
@@ -302,16 +302,16 @@ def add_feedback(live: Live, event: FeedbackEvent) -> FeedbackReceipt:
         raise RequestProblem(503, detail) from None
     return FeedbackReceipt(new=is_new, feedback=summarize_feedback(live, event.user_idx, feedback))
 
-# %% ../../nbs/81_serving.routes.ipynb #ff4f7098
+# %% ../../nbs/81_serving.routes.ipynb #52d5d94a
 @feedback_routes.get("/feedback/{user_idx}", responses=problems(404, 422, 503))
 async def get_feedback(live: Live, user_idx: UserIndex) -> FeedbackSummary:
     "A user's current feedback."
     return summarize_feedback(live, user_idx, live.feedback_of(user_idx))
 
-# %% ../../nbs/81_serving.routes.ipynb #fd65e939
+# %% ../../nbs/81_serving.routes.ipynb #2ad97976
 operation_routes = APIRouter(tags=["operation"])
 
-# %% ../../nbs/81_serving.routes.ipynb #f95c30c2
+# %% ../../nbs/81_serving.routes.ipynb #d622d608
 HEALTH_RESPONSES: dict[int | str, dict[str, Any]] = {
     503: {"model": Health, "description": "Not ready"},
     429: {"model": Problem, "description": PROBLEMS[429]},
@@ -325,7 +325,7 @@ async def health(manager: Manager, response: Response) -> Health:
     response.status_code = 200 if state.ready else 503
     return state
 
-# %% ../../nbs/81_serving.routes.ipynb #e93f670b
+# %% ../../nbs/81_serving.routes.ipynb #f99b1821
 @operation_routes.get(
     "/metrics",
     response_class=Response,
@@ -336,7 +336,7 @@ async def metrics() -> Response:
     text = prometheus_client.generate_latest(metrics_registry())
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-# %% ../../nbs/81_serving.routes.ipynb #80ec4913
+# %% ../../nbs/81_serving.routes.ipynb #5ba05dd9
 ROUTERS = (
     recommendation_routes,
     movie_routes,

@@ -75,7 +75,7 @@ class FeedbackSummary(BaseModel):
     dislikes: list[FeedbackItem]
     saves: list[FeedbackItem]
 
-# %% ../../nbs/78_serving.schemas.ipynb #7c1b45e6
+# %% ../../nbs/78_serving.schemas.ipynb #fb8c6495
 def summarize_feedback(
     live: LiveService,
     user: int, # user_idx

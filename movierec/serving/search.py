@@ -38,7 +38,7 @@ def _trigrams(text: str) -> set[str]:
     text = f" {text} "
     return {text[start : start + 3] for start in range(len(text) - 2)}
 
-# %% ../../nbs/68_serving.search.ipynb #bc3a7992
+# %% ../../nbs/68_serving.search.ipynb #67559f5a
 class TrigramIndex:
     "An inverted index from trigrams to texts."
 
@@ -55,7 +55,7 @@ class TrigramIndex:
         rows = [self._rows[piece] for piece in _trigrams(query) if piece in self._rows]
         return np.asarray(self._matrix[rows].sum(axis=0)).ravel()
 
-# %% ../../nbs/68_serving.search.ipynb #08d19d47
+# %% ../../nbs/68_serving.search.ipynb #ed7b91df
 def title_similarity(query: str, title: str) -> float: # 0 to 100
     "Return the mean of rapidfuzz's partial ratio and token set ratio of two normalized texts."
     return (fuzz.partial_ratio(query, title) + fuzz.token_set_ratio(query, title)) / 2

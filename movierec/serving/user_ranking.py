@@ -6,7 +6,7 @@
 __all__ = ['min_max_scale', 'diversify', 'similarity_parts', 'movie_similarity', 'Ranking', 'rank_candidates', 'select_items',
            'feature_contributions', 'attribute_to_sources', 'explain_selected']
 
-# %% ../../nbs/71_serving.user_ranking.ipynb #10cc30de
+# %% ../../nbs/71_serving.user_ranking.ipynb #24a8cc6b
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -16,17 +16,18 @@ import numpy as np
 from ..data.interactions import Interactions
 from ..ranking.contributions import find_seed_items, top_contributing_source
 from ..ranking.ranker import rank_order
-from ..retrieval.hybrid import CandidatePool, Hybrid
+from ..retrieval.fusion import CandidatePool
+from ..retrieval.hybrid import Hybrid
 from .explain import explain_items
 from .model import ServingModel, UserFeedback
 
-# %% ../../nbs/71_serving.user_ranking.ipynb #9e687ecd
+# %% ../../nbs/71_serving.user_ranking.ipynb #afd10507
 def min_max_scale(scores: np.ndarray) -> np.ndarray: # float64 in [0, 1], like `scores`
     "Scale scores linearly so that the lowest is 0 and the highest 1; all 0 if they are equal."
     scores = scores.astype(np.float64)
     return (scores - scores.min()) / max(np.ptp(scores), 1e-12)
 
-# %% ../../nbs/71_serving.user_ranking.ipynb #ce60cc78
+# %% ../../nbs/71_serving.user_ranking.ipynb #1f16e9d7
 def diversify(
     relevance: np.ndarray, # float, n
     similarity: np.ndarray, # float, n × n
@@ -45,7 +46,7 @@ def diversify(
         max_similarity = np.maximum(max_similarity, similarity[best])
     return np.array(selected, int)
 
-# %% ../../nbs/71_serving.user_ranking.ipynb #e248723a
+# %% ../../nbs/71_serving.user_ranking.ipynb #450df987
 def similarity_parts(
     model: ServingModel,
     items: np.ndarray, # int, n: item_idx
@@ -58,7 +59,7 @@ def similarity_parts(
     by_vectors = (1 - share) * np.maximum(vectors[items] @ vectors[others].T, 0)
     return by_genres, by_vectors
 
-# %% ../../nbs/71_serving.user_ranking.ipynb #bcc356d7
+# %% ../../nbs/71_serving.user_ranking.ipynb #d1bf4288
 def movie_similarity(
     model: ServingModel,
     items: np.ndarray, # int, n: item_idx
@@ -68,7 +69,7 @@ def movie_similarity(
     by_genres, by_vectors = similarity_parts(model, items, others)
     return by_genres + by_vectors
 
-# %% ../../nbs/71_serving.user_ranking.ipynb #eb2ee194
+# %% ../../nbs/71_serving.user_ranking.ipynb #eb4567cc
 @dataclass(frozen=True, eq=False)
 class Ranking:
     "One user's candidates in the system's order, and what they were scored by."
@@ -80,7 +81,7 @@ class Ranking:
     pool_positions: np.ndarray # int, n: the position of each item in the pool
     seconds: dict[str, float] # how long each step took
 
-# %% ../../nbs/71_serving.user_ranking.ipynb #0d9daabe
+# %% ../../nbs/71_serving.user_ranking.ipynb #bdc492f2
 def rank_candidates(
     model: ServingModel,
     history: Interactions, # of one fold-in user, from `user_history`
@@ -111,7 +112,7 @@ def rank_candidates(
     order = order[items[0, order] >= 0]
     return Ranking(store.hybrid, pool, matrix, items[0, order], scores[0, order], order, seconds)
 
-# %% ../../nbs/71_serving.user_ranking.ipynb #fa1fc3f3
+# %% ../../nbs/71_serving.user_ranking.ipynb #8707d5ad
 def select_items(
     model: ServingModel,
     ranking: Ranking,
@@ -132,7 +133,7 @@ def select_items(
     items = ranking.items[left]
     return left[diversify(min_max_scale(relevance[left]), movie_similarity(model, items, items), k, diversity)]
 
-# %% ../../nbs/71_serving.user_ranking.ipynb #8489b536
+# %% ../../nbs/71_serving.user_ranking.ipynb #9b62ebed
 def feature_contributions(
     model: ServingModel,
     ranking: Ranking,
@@ -144,7 +145,7 @@ def feature_contributions(
     contributions = model.ranker.contributions(ranking.matrix[ranking.pool_positions[selected]])
     return None if contributions is None else contributions[:, :-1]  # without the constant
 
-# %% ../../nbs/71_serving.user_ranking.ipynb #a80586af
+# %% ../../nbs/71_serving.user_ranking.ipynb #c0add91d
 def attribute_to_sources(
     model: ServingModel,
     ranking: Ranking,
@@ -155,12 +156,12 @@ def attribute_to_sources(
     if ranking.pool is None:
         return np.full(len(selected), model.system, dtype=object)
     candidates = ranking.pool.take(ranking.pool_positions[None, selected])
-    top_sources = ranking.hybrid.top_sources(candidates)[0]
+    top_sources = ranking.hybrid.fusion.top_sources(candidates)[0]
     if contributions is None or model.ranker is None:
         return top_sources
     return top_contributing_source(contributions, model.ranker.features, top_sources, tuple(ranking.hybrid.sources))
 
-# %% ../../nbs/71_serving.user_ranking.ipynb #74a68e2f
+# %% ../../nbs/71_serving.user_ranking.ipynb #58455629
 def explain_selected(
     model: ServingModel,
     ranking: Ranking,

@@ -24,8 +24,7 @@ from movierec.app.session import (
     start,
     unpick_movie,
 )
-from movierec.serving.feedback import ACTIONS
-from movierec.serving.feedback import said as apply_action
+from movierec.serving.feedback import ACTIONS, apply_action
 from movierec.serving.service import UserFeedback
 
 NO_FEEDBACK = {"likes": [], "dislikes": [], "saves": []}

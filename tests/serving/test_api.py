@@ -24,7 +24,7 @@ from movierec.opening import open_serving
 from movierec.serving.api import create_app
 from movierec.serving.feedback import FeedbackLog
 from movierec.serving.poster_art import generated_poster
-from movierec.serving.posters import Images
+from movierec.serving.posters import ImageCache
 from movierec.serving.service import RecommenderService, recommend
 from movierec.serving.tmdb import ATTRIBUTION
 
@@ -400,7 +400,7 @@ def test_posters(client, mine):
     assert client.get("/posters").json() == {"movies": 120, "from_tmdb": 0, "attribution": None}
 
     jpeg = b"\xff\xd8\xff" + bytes(100)
-    Images(paths(mine).posters, 10_000).put(movie["movieId"], jpeg, time.time())
+    ImageCache(paths(mine).posters, 10_000).put(movie["movieId"], jpeg, time.time())
     image = client.get("/posters/3", headers={"If-None-Match": etag})
     assert (image.status_code, image.headers["Content-Type"], image.content) == (200, "image/jpeg", jpeg)
     assert "not endorsed or certified by TMDB" in image.headers["Link"]

@@ -84,7 +84,7 @@ def test_a_key_counts_once_in_all_processes_and_after_a_restart(tmp_path):
             second.add(other)
     assert second.add(FeedbackRecord(2, 3, "save", 100, "k"))[1], "another user's key is another key"
     second.add(FeedbackRecord(1, 2, "unsave", 150))
-    assert second.add(FeedbackRecord(1, 2, "save", 100, "k")) == (UserFeedback(), False), "a late repetition changes nothing"
+    assert second.add(FeedbackRecord(1, 2, "save", 100, "k")) == (UserFeedback(), False), "a late repetition"
 
 
 def test_a_torn_last_line_is_skipped_and_reported(tmp_path):

@@ -132,7 +132,7 @@ def test_debug_adds_up(service):
     assert [row["reason"] for row in rows] == [movie.reason for movie in answer.items]
     constants = [row["score"] - sum(row["contributions"]) for row in rows]
     assert constants == pytest.approx([constants[0]] * 5, abs=1e-5), "a score is a constant and its contributions"
-    assert set(debug["sources"]) == set(service.model.hybrid.active_sources)
+    assert set(debug["sources"]) == set(service.model.hybrid.builder.sources)
     assert all(len(proposed) == 5 for proposed in debug["sources"].values())
     fused = [candidate["fused_score"] for candidate in debug["pool"]]
     assert fused == sorted(fused, reverse=True) and len(fused) == 40
