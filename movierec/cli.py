@@ -993,10 +993,10 @@ def synthesize(
 def datasets(data_dir: DataDirOption = None, config: ConfigOption = None) -> None:
     "List the known datasets: size, rows, licence, and what is at hand."
     settings = command_settings(config, None, data_dir=data_dir)
-    from movierec import stages
+    from movierec import opening
     from movierec.data.catalogue import CATALOGUE, CITATION, LICENCE
 
-    ingested = stages.datasets(settings)
+    ingested = opening.datasets(settings)
     counts = ("archive", "ratings", "users", "movies")
     table = plain_table(None, "dataset", *counts, "at hand", "where from", right=counts)
     for known in CATALOGUE.values():

@@ -1,5 +1,6 @@
 """What several tests share: a tiny made-up archive and settings for it."""
 
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -65,3 +66,11 @@ def tiny_settings(folder: Path, **changes) -> Settings:
     return load_settings(
         **({"dataset": "tiny", "data_dir": folder / "data", "reports_dir": folder / "reports"} | TINY | changes)
     )
+
+
+def copy_of_run(settings: Settings, folder: Path, **changes) -> Settings:
+    """Settings for a copy of a finished run of the tiny archive, for tests that write; much faster than another run."""
+    ignored = shutil.ignore_patterns("*.lock")
+    shutil.copytree(settings.data_dir, folder / "data", ignore=ignored)
+    shutil.copytree(settings.reports_dir, folder / "reports", ignore=ignored)
+    return tiny_settings(folder, **changes)

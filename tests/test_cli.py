@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import rich.progress
-from helpers import write_archive
+from helpers import copy_of_run, write_archive
 from rich.console import Console
 
 from movierec import cli, terminal
@@ -258,10 +257,7 @@ def test_errors_are_one_sentence(tiny_run, tmp_path, run_here):
 
 def test_damaged_artifacts_are_one_sentence(tiny_run, tmp_path, run_here):
     settings, _ = tiny_run
-    for folder in ("data", "reports"):
-        shutil.copytree(
-            Path(settings.data_dir).parent / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.lock")
-        )
+    copy_of_run(settings, tmp_path)
     common = ("--dataset", "tiny", "--data-dir", tmp_path / "data", "--reports-dir", tmp_path / "reports")
     where = paths(load_settings(dataset="tiny", data_dir=tmp_path / "data", reports_dir=tmp_path / "reports"))
     file = where.rankers("global-time") / "ranked_v2" / "ranker.json"

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import pytrec_eval
-from helpers import TINY, tiny_settings, write_archive
+from helpers import TINY, copy_of_run, tiny_settings, write_archive
 
 from movierec.artifacts import paths, read_manifest
 from movierec.config import (
@@ -65,14 +64,18 @@ def published(settings):
 
 
 class Recorder(Progress):
-    """Remembers which stages were built."""
+    """Remembers which stages were built, and what was counted: (stage, text, total, unit) → the counts."""
 
     def __init__(self):
-        self.built, self.skipped = [], []
+        self.built, self.skipped, self.counts = [], [], {}
 
     def stage(self, name):
         self.name = name
         return super().stage(name)
+
+    def report(self, text, done=None, total=None, unit=""):
+        if total is not None:
+            self.counts.setdefault((self.name, text, total, unit), []).append(done)
 
     def done(self, artifact):
         (self.built if artifact.built else self.skipped).append(self.name)
@@ -120,42 +123,85 @@ def test_a_second_run_has_nothing_to_do(tiny_run):
     assert recorder.built == [] and len(recorder.skipped) == 20
 
 
-def test_a_changed_setting_reruns_what_depends_on_it(tmp_path):
-    settings = tiny_settings(tmp_path, protocol="global-time")
-    run(settings, write_archive(tmp_path / "archive"))
+def test_a_changed_setting_reruns_what_depends_on_it(tiny_run, tmp_path):
+    ranker = TINY["ranker"] | {"max_iter": 12}
+    changed = copy_of_run(tiny_run[0], tmp_path, protocol="global-time", ranker=ranker)
     recorder = Recorder()
-    run(
-        tiny_settings(tmp_path, protocol="global-time", ranker=TINY["ranker"] | {"max_iter": 12}),
-        None,
-        recorder,
-    )
+    run(changed, None, recorder)
     assert recorder.built == [
         "global-time: rankers",
         "global-time: test lists",
         "global-time: evaluation",
-        "everybody's list",
+        "serving: precomputed recommendations",
     ]
 
 
-def test_two_runs_give_the_same_results(tiny_run, tmp_path):
-    settings = tiny_settings(tmp_path)
-    run(settings, write_archive(tmp_path / "archive"))
-    theirs = published(tiny_run[0])
-    mine = published(settings)
-    assert mine == theirs
+def test_another_run_gives_the_same_results_and_is_logged(tiny_run, tmp_path):
+    """In a folder that is named like a partition, which must change nothing."""
+    settings, recorder = tiny_settings(tmp_path / "rating=9" / "userId=7"), Recorder()
+    with logged(settings, recorder, ["movierec", "run", "--set", "posters.api_key=secret"]) as log:
+        run(settings, write_archive(tmp_path / "archive"), log)
+        warnings.warn("the ice is thin", stacklevel=1)
+    assert published(settings) == published(tiny_run[0])
+    assert_logged(log, recorder)
+    assert_counted(recorder)
+
+
+def assert_logged(log, recorder):
+    """The log tells of the command, of every stage and of a warning, and keeps no secret."""
+    events = events_of(log)
+    first, last = events[0], events[-1]
+    assert (
+        first["event"] == "run begins" and first["dataset"] == "tiny" and first["changed"]["als.factors"] == 8
+    )
+    assert "secret" not in log.file.read_text()
+    assert {"settings", "version", "code", "cores", "memory_mb", "python", "system"} <= set(first)
+    ends = {event["stage"]: event for event in events if event["event"] == "stage ends"}
+    begun = [event["stage"] for event in events if event["event"] == "stage begins"]
+    assert list(ends) == recorder.built == begun
+    for event in ends.values():
+        assert event["built"] and event["seconds"] >= 0 and event["peak_memory_mb"] > 0
+    assert ends["ingest"]["rows"]["ratings"] == 3200
+    assert set(ends["leave-last-out: sources on train"]["fit_seconds"]) == set(SOURCES)
+    assert any(event["event"] == "warning" and "the ice is thin" in event["warning"] for event in events)
+    assert last["event"] == "run ends" and last["warnings"] == log.warnings >= 1
+    assert last["peak_memory_mb"] == max(event["peak_memory_mb"] for event in [*ends.values(), last])
+    times = [event["time"] for event in events]
+    assert times == sorted(times) and times[0].endswith("+00:00")
+
+
+def assert_counted(recorder):
+    """Stages that work through users or systems report how many are done, from none to all."""
+    for (stage, text, total, _), counts in recorder.counts.items():
+        assert counts == sorted(counts) and counts[0] == 0 and counts[-1] == total, (stage, text)
+    over_users = {stage for stage, _, _, unit in recorder.counts if unit == "users"}
+    assert {
+        "leave-last-out: rankers",
+        "leave-last-out: test lists",
+        "serving: precomputed recommendations",
+    } <= over_users
+    assert {total for _, _, total, unit in recorder.counts if unit == "systems"} == {len(SYSTEMS)}
+
+
+RUN_WITH_SETTINGS = """
+import sys
+from pathlib import Path
+from movierec.config import Settings
+from movierec.pipeline import run
+run(Settings.model_validate_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
+"""
 
 
 def test_threads_and_batches_change_nothing(tiny_run, tmp_path):
-    """One native thread, another batch size and little memory, in a process of their own: the same figures, and the same models to the last bit."""
+    """One native thread, another batch size and little memory: the same results and models to the last bit."""
     settings = tiny_settings(tmp_path, batch_size=7, memory_limit="1GB")
     write_archive(tmp_path / "archive")
     (tmp_path / "settings.json").write_text(settings.model_dump_json())
-    code = "import sys; from pathlib import Path; from movierec.config import Settings; from movierec.pipeline import run; run(Settings.model_validate_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))"
     environment = os.environ | dict.fromkeys(
         ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"
     )
     subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "settings.json", tmp_path / "archive"],
+        [sys.executable, "-c", RUN_WITH_SETTINGS, tmp_path / "settings.json", tmp_path / "archive"],
         env=environment,
         check=True,
     )
@@ -286,7 +332,7 @@ def test_asking_for_what_is_not_there(tiny_run, tmp_path):
 
 @pytest.mark.parametrize("case", ["one user", "nobody likes anything", "one moment", "users one after another"])
 def test_odd_data_end_in_a_result_or_a_sentence(tmp_path, case):
-    folder = write_archive(tmp_path / "archive", n_users=1 if case == "one user" else 40)
+    folder = write_archive(tmp_path / "archive", n_users=1 if case == "one user" else 24)
     lines = (folder / "ratings.csv").read_text().splitlines()
     rows = [line.split(",") for line in lines[1:]]
     if case == "nobody likes anything":
@@ -304,17 +350,8 @@ def test_odd_data_end_in_a_result_or_a_sentence(tmp_path, case):
             assert "too small" in str(error) or "anything relevant" in str(error)
 
 
-def test_folders_named_like_partitions_change_nothing(tmp_path, tiny_run):
-    settings = tiny_settings(tmp_path / "rating=9" / "userId=7", protocol="global-time")
-    assert (
-        run(settings, write_archive(tmp_path / "archive"))["global-time"]["systems"]
-        == tiny_run[1]["global-time"]["systems"]
-    )
-
-
-@pytest.mark.skipif(
-    not importlib.util.find_spec("torch"), reason="the extra neural (PyTorch) isn't installed: make neural"
-)
+@pytest.mark.extra
+@pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="PyTorch isn't installed: make neural")
 def test_the_neural_source_joins_in_and_goes_on_from_phase_to_phase(tmp_path):
     small = {"enabled": True, "factors": 8, "length": 20, "epochs": 2, "continue_epochs": 1, "negatives": 20}
     settings = tiny_settings(tmp_path, protocol="leave-last-out", sasrec=small)
@@ -377,11 +414,9 @@ def test_the_best_system_is_compared_user_by_user(tiny_run):
 
 
 def test_every_protocol_ends_in_results(tiny_run, tmp_path):
-    """Those on request too: strong generalization trains no rankers, random ties everything; what is served stays what it was."""
+    """Also those on request: strong generalization trains no rankers; what is served stays the same."""
     settings, _ = tiny_run
-    own = tiny_settings(tmp_path)
-    shutil.copytree(settings.data_dir, own.data_dir)
-    shutil.copytree(settings.reports_dir, own.reports_dir)
+    own = copy_of_run(settings, tmp_path)
     served = read_manifest(paths(own).serving)
     for protocol in EXTRA_PROTOCOLS:
         (result,) = run(own.model_copy(update={"protocol": protocol})).values()
@@ -446,79 +481,8 @@ def test_asking_about_a_run_keeps_its_settings(tiny_run, tmp_path):
     assert settings_of_run(plain.model_copy(update={"data_dir": tmp_path})).data_dir == tmp_path
 
 
-class Counts(Progress):
-    """Remembers what was counted: (stage, text, total, unit) → the counts."""
-
-    def __init__(self):
-        self.told = {}
-
-    def stage(self, name):
-        self.name = name
-        return super().stage(name)
-
-    def report(self, text, done=None, total=None, unit=""):
-        if total is not None:
-            self.told.setdefault((self.name, text, total, unit), []).append(done)
-
-
-def test_stages_that_go_through_users_say_how_many_are_done(tmp_path):
-    settings, counts = tiny_settings(tmp_path, protocol="leave-last-out"), Counts()
-    run(settings, write_archive(tmp_path / "archive", n_users=300), counts)
-    users = {
-        "collecting candidates of the tuning phase",
-        "collecting candidates of the validation phase",
-        "retrieving from als",
-        "generating lists",
-        "ranking held-out items in the pools",
-    }
-    assert users <= {text for _, text, _, unit in counts.told if unit == "users"}
-    for (stage, text, total, _), told in counts.told.items():
-        assert told == sorted(told) and told[0] == 0 and told[-1] == total, (stage, text)
-    assert [(told[-1], total) for (_, text, total, _), told in counts.told.items() if text == "evaluating"] == [
-        (len(SYSTEMS), len(SYSTEMS))
-    ]
-    lists = counts.told["leave-last-out: test lists", "generating lists", 300, "users"]
-    assert lists == [0, 100, 200, 300], "three batches of up to 128"
-    everybody = [key for key in counts.told if key[0] == "everybody's list"]
-    assert len(everybody) == 2 and {key[2] for key in everybody} == {300}
-
-
 def events_of(log):
     return [json.loads(line) for line in log.file.read_text().splitlines()]
-
-
-def test_a_log_keeps_what_happened(tmp_path):
-    settings, recorder = tiny_settings(tmp_path, protocol="leave-last-out", als={"factors": 6}), Recorder()
-    with logged(settings, recorder, ["movierec", "run", "--set", "posters.api_key=secret"]) as log:
-        run(settings, write_archive(tmp_path / "archive"), log)
-        warnings.warn("the ice is thin", stacklevel=1)
-    events = events_of(log)
-    first, last = events[0], events[-1]
-    assert (
-        first["event"] == "run begins"
-        and first["dataset"] == "tiny"
-        and first["changed"]["als.factors"] == 6
-        and "secret" not in log.file.read_text()
-    )
-    assert {"settings", "version", "code", "cores", "memory_mb", "python", "system"} <= set(first)
-    ends = {event["stage"]: event for event in events if event["event"] == "stage ends"}
-    assert (
-        list(ends) == recorder.built == [event["stage"] for event in events if event["event"] == "stage begins"]
-    )
-    assert all(
-        event["built"] and event["seconds"] >= 0 and event["peak_memory_mb"] > 0 for event in ends.values()
-    )
-    assert ends["ingest"]["rows"]["ratings"] == 3200 and set(
-        ends["leave-last-out: sources on train"]["fit_seconds"]
-    ) == set(SOURCES)
-    assert any(event["event"] == "warning" and "the ice is thin" in event["warning"] for event in events)
-    assert (
-        last["event"] == "run ends"
-        and last["warnings"] == log.warnings >= 1
-        and last["peak_memory_mb"] == max(event["peak_memory_mb"] for event in [*ends.values(), last])
-    )
-    times = [event["time"] for event in events]
-    assert times == sorted(times) and times[0].endswith("+00:00")
 
 
 def test_a_log_of_what_went_wrong(tmp_path):
@@ -574,12 +538,9 @@ def test_killed_anywhere_it_ends_with_the_same_results(tiny_run, tmp_path):
     where = paths(settings)
     moments = [
         where.processed / ".tables.*.tmp",
-        where.interactions / "manifest.json",
-        where.split("leave-last-out") / "manifest.json",
         where.sources("leave-last-out", "tuning") / "manifest.json",
         where.rankers("leave-last-out").parent / ".rankers.*.tmp" / "ranked_v1",
         where.lists("leave-last-out") / "manifest.json",
-        where.evaluation("leave-last-out") / "manifest.json",
         where.lists("global-time").parent / ".global-time.*.tmp" / "als" / "00000.parquet",
         where.serving / "manifest.json",
     ]
@@ -601,9 +562,7 @@ def test_killed_anywhere_it_ends_with_the_same_results(tiny_run, tmp_path):
             killed += 1
         process.wait()
     assert killed >= len(moments) - 2, "most kills must hit a living run"
-    half_written = (
-        where.results / ".global-time.json.tmp"
-    )  # the shortest moment of all, which no poll hits reliably
+    half_written = where.results / ".global-time.json.tmp"  # too short a moment to be hit reliably
     half_written.write_text('{"systems"')
     run(settings, folder / "archive")
     assert published(settings) == published(tiny_run[0])
