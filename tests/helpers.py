@@ -5,8 +5,10 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+from scipy import sparse
 
 from movierec.config import Settings, load_settings
+from movierec.data.interactions import Interactions
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -74,3 +76,49 @@ def copy_of_run(settings: Settings, folder: Path, **changes) -> Settings:
     shutil.copytree(settings.data_dir, folder / "data", ignore=ignored)
     shutil.copytree(settings.reports_dir, folder / "reports", ignore=ignored)
     return tiny_settings(folder, **changes)
+
+
+def make_interactions(
+    seed: int = 0, n_users: int = 30, n_items: int = 40, per_user: int = 12
+) -> Interactions:
+    """Random events; the last three items and the last user have none."""
+    rng = np.random.default_rng(seed)
+    users = np.repeat(np.arange(n_users - 1), per_user)
+    items = np.concatenate([rng.permutation(n_items - 3)[:per_user] for _ in range(n_users - 1)])
+    confidence = rng.choice([0, 0.5, 1.0, 2.5], len(users)).astype(np.float32)
+    start, end = 10**9, 10**9 + 10**7
+    times = np.sort(rng.integers(start, end, (n_users - 1, per_user)), axis=1).ravel().astype(np.int64)
+    columns = users.astype(np.int32), items.astype(np.int32), confidence + 2.5, confidence, times
+    return Interactions(*columns, n_users=n_users, n_items=n_items, as_of=end)
+
+
+def make_histories(histories: list[list[int]], n_items: int) -> Interactions:
+    """Interactions of users who liked these items, in this order."""
+    users = np.repeat(np.arange(len(histories)), [len(history) for history in histories]).astype(np.int32)
+    items = np.array([item for history in histories for item in history], np.int32)
+    ones, times = np.ones(len(items), np.float32), np.arange(len(items), dtype=np.int64)
+    return Interactions(users, items, ones * 5, ones * 2.5, times, len(histories), n_items, len(items))
+
+
+def as_new_users(interactions: Interactions, users: np.ndarray) -> Interactions:
+    """The events of some users as those of fold-in users, numbered from 0."""
+    rows, events = interactions.events_of(np.asarray(users))
+    columns = (getattr(interactions, name)[events] for name in ("item_idx", "rating", "confidence", "timestamp"))
+    copies = Interactions(rows.astype(np.int32), *columns, n_users=len(users), n_items=interactions.n_items, as_of=0)
+    return interactions.fold_in_users(copies)
+
+
+def make_genres(n_items: int = 40) -> sparse.csr_matrix:
+    """Which item has which of five genres, at random."""
+    rng = np.random.default_rng(1)
+    return sparse.csr_matrix((rng.random((n_items, 5)) < 0.4).astype(np.float32))
+
+
+def make_years(n_items: int = 40) -> np.ndarray:
+    """Years from three decades."""
+    return (1980 + 10 * (np.arange(n_items) % 3)).astype(np.float32)
+
+
+def same_in_all_contexts(**weights: float) -> dict[str, dict[str, float]]:
+    """The same fusion weights in every user context."""
+    return dict.fromkeys(("in_session", "returning", "new_user"), weights)

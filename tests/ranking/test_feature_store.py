@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_baselines import everywhere, make_genres, make_interactions, make_years
+from helpers import make_genres, make_interactions, make_years, same_in_all_contexts
 
 from movierec.config import DAY
 from movierec.ranking.feature_store import FeatureStore, item_states, states_by_pair
@@ -27,7 +27,7 @@ def fitted(interactions):
         "sequential": Sequential(3, smoothing=2.0),
         "genre": GenreNeighbours(30.0, item_genres=make_genres(), item_years=make_years()),
     }
-    weights = everywhere(item_item=1.0, als=0.7, sequential=1.0, genre=0.2)
+    weights = same_in_all_contexts(item_item=1.0, als=0.7, sequential=1.0, genre=0.2)
     return Hybrid(sources, weights, pool_size=15, depth=15).fit(interactions)
 
 

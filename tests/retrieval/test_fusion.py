@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_baselines import make_interactions
+from helpers import make_interactions
 
 from movierec.retrieval.fusion import (
     USER_CONTEXTS,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_baselines import everywhere, make_genres, make_interactions, make_years
+from helpers import make_genres, make_interactions, make_years, same_in_all_contexts
 
 from movierec.retrieval.als import ALS
 from movierec.retrieval.genre import GenreNeighbours
@@ -23,7 +23,7 @@ def make_small_hybrid(weights=None):
         "als": ALS(factors=8),
         "genre": GenreNeighbours(30.0, item_genres=make_genres(), item_years=make_years()),
     }
-    return Hybrid(sources, weights or everywhere(**WEIGHTS), pool_size=15, depth=15, rank_constant=60.0)
+    return Hybrid(sources, weights or same_in_all_contexts(**WEIGHTS), pool_size=15, depth=15, rank_constant=60.0)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_new_user_gets_what_needs_no_history(hybrid):
 
 
 def test_a_source_without_weight_is_not_asked():
-    hybrid = make_small_hybrid(everywhere(popularity=1.0, als=0.0)).fit(make_interactions())
+    hybrid = make_small_hybrid(same_in_all_contexts(popularity=1.0, als=0.0)).fit(make_interactions())
     assert list(hybrid.pool(np.arange(3)).ranks) == ["popularity"]
 
 
