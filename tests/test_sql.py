@@ -26,6 +26,7 @@ from movierec.data.interactions import build_interactions
 from movierec.data.own_data import OwnData, parse_columns
 from movierec.data.splits import PROTOCOL_CLASSES, build_split
 from movierec.data.synthetic import synthesize
+from movierec.data.tables import connect, write_table
 from movierec.evaluation.runs import read_runs, run_metrics
 from movierec.pipeline import compare, example_user, export_run_recommendations, export_run_split, run
 from movierec.serving.poster_download import movies_with_tmdb_id
@@ -67,9 +68,9 @@ FUNCTIONS = {
 }
 GRAMMAR = {
     "Add", "Alias", "Between", "Boolean", "CTE", "Column", "DPipe", "DataType", "Distinct", "Div", "EQ", "From",
-    "GT", "GTE", "Group", "Identifier", "In", "Is", "Join", "LT", "LTE", "Limit", "Literal", "Mul", "NEQ", "Neg", "Not",
-    "Null", "Order", "Ordered", "Paren", "Select", "Star", "Sub", "Subquery", "Table", "TableAlias", "Where", "Window", "With",
-    "WithinGroup",
+    "GT", "GTE", "Group", "Identifier", "In", "Is", "Join", "LT", "LTE", "Limit", "Literal", "Mul", "NEQ", "Neg",
+    "Not", "Null", "Order", "Ordered", "Paren", "Select", "Star", "Sub", "Subquery", "Table", "TableAlias", "Where",
+    "Window", "With", "WithinGroup",
 }
 TYPES = {"ARRAY", "BIGINT", "BOOLEAN", "DATE", "DOUBLE", "FLOAT", "INT", "SMALLINT", "TEXT", "TIMESTAMP", "VARCHAR"}
 
@@ -245,8 +246,9 @@ def use_tables(folder: Path) -> None:
     own = "".join(f"{user},{movie},{1_500_000_000 + 7 * user + movie}\n" for user in range(3) for movie in (1, 2, 1))
     (folder / "own.csv").write_text("userId,movieId,timestamp\n" + own)
     ingest(tiny_settings(folder, dataset="own"), OwnData(folder / "own.csv"))
-    events = pd.DataFrame({"userId": [1], "movieId": [1], "timestamp": [1_500_000_000], "rating": [7.0]})
-    events.to_parquet(folder / "own.parquet")
+    with connect() as con:
+        bad_event = "SELECT 1 AS userId, 1 AS movieId, 1500000000 AS timestamp, 7 AS rating"
+        write_table(con, bad_event, folder / "own.parquet")
     with pytest.raises(DataError):
         own_data = OwnData(folder / "own.parquet", columns=parse_columns("rating=rating"))
         ingest(tiny_settings(folder, dataset="parquet"), own_data)

@@ -57,6 +57,16 @@ def build_interactions(
     config = settings.subset("neutral_rating")
     return build(paths(settings).interactions, "data.interactions", config, {"tables": tables.key}, make)
 
+# %% ../../nbs/18_data.interactions.ipynb #83460208
+def _batch_events(
+    starts: np.ndarray, # int64, one per user: the position of the user's first event
+    lengths: np.ndarray, # int64, one per user: how many events the user has
+) -> tuple[np.ndarray, np.ndarray]: # row of the user, position of the event
+    "Find the events of a batch of users, user by user, in the order of time."
+    rows = np.repeat(np.arange(len(starts)), lengths)
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return rows, np.repeat(starts, lengths) + within
+
 # %% ../../nbs/18_data.interactions.ipynb #fc451fc1
 def _last_events(
     ends: np.ndarray, # int64, one per user: the position after the user's last event
@@ -68,6 +78,18 @@ def _last_events(
     indptr = np.concatenate([[0], np.cumsum(lengths)])
     back = np.repeat(indptr[1:], lengths) - 1 - np.arange(indptr[-1])
     return indptr, back, np.repeat(ends, lengths) - 1 - back
+
+# %% ../../nbs/18_data.interactions.ipynb #3de65f03
+def _step_weights(last: int, decay: float) -> np.ndarray: # float32, last
+    "Return the weights of the last event, the one before, and so on: 1, decay, decay², …"
+    return (np.float64(decay) ** np.arange(last)).astype(np.float32)
+
+# %% ../../nbs/18_data.interactions.ipynb #a4e15374
+def _without_zeros(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+    "Return the matrix itself, without stored zeros and with sorted indices."
+    matrix.eliminate_zeros()
+    matrix.sort_indices()
+    return matrix
 
 # %% ../../nbs/18_data.interactions.ipynb #82537ddb
 @dataclass(frozen=True, eq=False)
@@ -104,9 +126,8 @@ class Interactions:
     @cached_property
     def item_counts(self) -> np.ndarray: # int64, n_items
         "Events per item before `as_of`; those of fold-in users aren't counted."
-        if self.population_counts is not None:
-            return self.population_counts
-        return np.bincount(self.item_idx, minlength=self.n_items)
+        known = self.population_counts
+        return np.bincount(self.item_idx, minlength=self.n_items) if known is None else known
 
     @cached_property
     def unseen_items(self) -> np.ndarray: # int64, ascending: item_idx
@@ -116,10 +137,7 @@ class Interactions:
     @cached_property
     def matrix(self) -> sparse.csr_matrix: # float32, n_users × n_items
         "Confidences; events of confidence 0 are not stored."
-        matrix = self.csr(self.confidence)
-        matrix.eliminate_zeros()
-        matrix.sort_indices()
-        return matrix
+        return _without_zeros(self.csr(self.confidence))
 
     def csr(self, values: np.ndarray) -> sparse.csr_matrix: # n_users × n_items
         "Return a matrix with one value per event; zeros are stored, and each row's items are in the order of time."
@@ -127,10 +145,7 @@ class Interactions:
 
     def events_of(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]: # row in `users`, position of the event
         "Find the events of a batch of users, user by user, in the order of time."
-        starts, lengths = self.indptr[users], self.user_counts[users]
-        rows = np.repeat(np.arange(len(users)), lengths)
-        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        return rows, np.repeat(starts, lengths) + within
+        return _batch_events(self.indptr[users], self.user_counts[users])
 
     def recent(
         self,
@@ -139,10 +154,10 @@ class Interactions:
         decay: float, # weight of an event relative to the one after it; the last weighs 1
     ) -> sparse.csr_matrix: # float32, len(users) × n_items
         "Return the last events of a batch of users as a matrix, the newest weighing most."
-        users = np.asarray(users)
-        indptr, back, events = _last_events(self.indptr[users + 1], self.user_counts[users], last)
-        weight = (np.float64(decay) ** np.arange(last)).astype(np.float32)
-        return sparse.csr_matrix((weight[back], self.item_idx[events], indptr), shape=(len(users), self.n_items))
+        ends, counts = self.indptr[np.asarray(users) + 1], self.user_counts[users]
+        indptr, back, events = _last_events(ends, counts, last)
+        weights = _step_weights(last, decay)[back]
+        return sparse.csr_matrix((weights, self.item_idx[events], indptr), shape=(len(users), self.n_items))
 
     def select(self, mask: np.ndarray, as_of: int | None = None) -> "Interactions":
         "Return the events where `mask` is true, as of another time if one is given."

@@ -153,7 +153,7 @@ print(json.dumps(n))
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs os.fork")
 def test_killed_at_every_step(tmp_path):
-    """An ingest that replaces old tables is killed at each step: old tables or new ones are there, and a rerun completes."""
+    """An ingest over old tables is killed at each step: old tables or new ones are there, and a rerun completes."""
     write_archive(tmp_path / "old", n_users=10, per_user=8)
     write_archive(tmp_path / "new", n_users=12, per_user=9, seed=1)
     ingest(tiny_settings(tmp_path / "old_run"), tmp_path / "old")
