@@ -6,10 +6,8 @@
 __all__ = ['INK', 'HIGHLIGHT', 'COLOURS', 'PLOT_STYLE', 'use_plot_style', 'plot_comparison']
 
 # %% ../../nbs/63_evaluation.plots.ipynb #43366ca8
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # %% ../../nbs/63_evaluation.plots.ipynb #01a1f4f6
 INK = "#7a808a" # text and axes
@@ -71,7 +69,7 @@ def plot_comparison(
     results: dict[str, Any], # as in the results file
     metrics: tuple[str, ...] = (), # with intervals; default: the headline metrics
     segment: str = "all",
-) -> "Figure":
+) -> Any: # a matplotlib Figure
     "Plot metrics of all systems with their intervals."
     from matplotlib import rc_context
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ __all__ = ['SIZES', 'NOTE', 'UserModel', 'expected_clicks', 'ab_test', 'team_dra
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import scipy
@@ -26,8 +26,6 @@ from ..metrics import hits
 from ..opening import check_protocol, check_system_of_run, open_run
 from ..statistics import paired_difference
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # %% ../../nbs/66_evaluation.simulation.ipynb #e4f17871
 @dataclass(frozen=True)
@@ -415,7 +413,7 @@ def _plot_power_of(axis: Any, result: dict[str, Any], method: str, label: str, c
 # %% ../../nbs/66_evaluation.simulation.ipynb #b6fd3985
 def plot_power(
     result: dict[str, Any], # from `simulate`
-) -> "Figure":
+) -> Any: # a matplotlib Figure
     "Plot both power curves with 95 % intervals, and that of the formula."
     from matplotlib import rc_context
     from matplotlib.figure import Figure
