@@ -133,6 +133,7 @@ MODULES = (
     "retrieval.linear",
     "retrieval.genre",
     "retrieval.transformer",
+    "retrieval.training",
     "retrieval.ann",
     "retrieval.neural",
     "retrieval.fusion",

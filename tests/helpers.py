@@ -2,6 +2,7 @@
 
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,3 +123,24 @@ def make_years(n_items: int = 40) -> np.ndarray:
 def same_in_all_contexts(**weights: float) -> dict[str, dict[str, float]]:
     """The same fusion weights in every user context."""
     return dict.fromkeys(("in_session", "returning", "new_user"), weights)
+
+
+def make_irregular_histories(seed: int = 0, n_users: int = 30, n_items: int = 25) -> Interactions:
+    """Up to 15 events per user at irregular times, some tied; the last item and the last user have none."""
+    rng = np.random.default_rng(seed)
+    lengths = np.append(rng.integers(0, 16, n_users - 1), 0)
+    users = np.repeat(np.arange(n_users), lengths).astype(np.int32)
+    items = np.concatenate([rng.permutation(n_items - 1)[:length] for length in lengths]).astype(np.int32)
+    times = [1_000_000 + np.cumsum(rng.choice([0, 5, 4_000, 900_000], length)) for length in lengths]
+    time = np.concatenate(times).astype(np.int64)
+    rating = rng.integers(1, 11, len(users)).astype(np.float32) / 2
+    confidence = np.maximum(rating - 2.5, 0).astype(np.float32)
+    return Interactions(users, items, rating, confidence, time, n_users, n_items, int(time.max()) + 1)
+
+
+def without_last_events(interactions: Interactions) -> Interactions:
+    """The history without each user's last event."""
+    is_last = np.zeros(len(interactions), bool)
+    is_last[interactions.indptr[1:][interactions.user_counts > 0] - 1] = True
+    earlier = interactions.select(~is_last)
+    return replace(earlier, as_of=int(earlier.timestamp.max()) + 1)

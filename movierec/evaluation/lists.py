@@ -107,7 +107,8 @@ def candidate_ranks(
     "Return the rank of each held-out item among the candidates of the hybrid and of each active source."
     users = _pool_users(holdout, settings)
     events = holdout.events.select(np.isin(holdout.events.user_idx, users))
-    ranks = ranks_of_items(hybrid.builder, 
+    ranks = ranks_of_items(
+        hybrid.builder,
         users,
         np.searchsorted(users, events.user_idx),
         events.item_idx,
