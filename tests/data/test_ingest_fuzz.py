@@ -1,4 +1,4 @@
-"""Archives that nobody would make on purpose: a whole dataset or one sentence comes out, and never half of one."""
+"""Broken archives of all kinds: a whole dataset or one sentence comes out, and never half of one."""
 
 import json
 import random
