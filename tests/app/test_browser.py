@@ -99,7 +99,7 @@ class AppProcess:
         return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
 
     def get(self, path, **params):
-        return httpx.get(f"{self.api}{path}", params=params).json()
+        return httpx.get(f"{self.api}{path}", params=params, timeout=60).json()
 
     def top_picks(self, user):
         return [item["item_idx"] for item in self.get(f"/recommend/user/{user}", k=20)["items"]]
@@ -273,7 +273,8 @@ def test_by_keyboard(app, visit):
 def test_the_side_panel(app, visit):
     visit.open(app.url).choose_user(41)
     note(why_milliseconds=visit.click(f"{CARD.format(1)} [data-do=explain]"))
-    why = httpx.post(f"{app.api}/why", json={"user_idx": 41, "item_idx": visit.row()[0]}).json()
+    request = {"user_idx": 41, "item_idx": visit.row()[0]}
+    why = httpx.post(f"{app.api}/why", json=request, timeout=60).json()
     expected = [why["movie"]["reason"], *(source["source"] for source in why["sources"]),
                 *(contribution["feature"] for contribution in why["contributions"])]
     text = visit.page.inner_text("dialog")
