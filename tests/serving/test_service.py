@@ -170,7 +170,7 @@ from movierec.serving.service import RecommenderService
 data, reports = Path({str(settings.data_dir)!r}), Path({str(settings.reports_dir)!r})
 settings = load_settings(dataset="tiny", data_dir=data, reports_dir=reports)
 RecommenderService.open(settings, "ranked_v3", "global-time").recommend(0, 5)
-heavy = ("torch", "sklearn", "matplotlib", "implicit", "skops", "faiss")
+heavy = ("torch", "matplotlib", "implicit", "skops", "faiss")  # LightGBM imports scikit-learn where there is one
 print([name for name in heavy if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
