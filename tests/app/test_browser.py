@@ -76,7 +76,8 @@ class AppProcess:
     @contextmanager
     def running(self, output):
         with output.open("w") as file:
-            command = self.command("app", "--port", 0, "--set", f"service.port={self.port}")
+            options = ("--set", f"service.port={self.port}", "--set", "app.timeout=60")  # on a loaded machine, too
+            command = self.command("app", "--port", 0, *options)
             self.process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
         try:
             wait_for(lambda: self.process.poll() is not None or "The app: http" in output.read_text(), 120)
