@@ -783,7 +783,7 @@ def show_app(
         config, assignments, dataset=dataset, data_dir=data_dir, reports_dir=reports_dir
     )
     settings = _with_section(config, settings, "app", host=host, port=port, api_url=api_url)
-    options = {
+    options: dict[str, list[Any]] = {
         "--dataset": [dataset],
         "--data-dir": [data_dir],
         "--reports-dir": [reports_dir],

@@ -151,7 +151,7 @@ def _prepare_serving(
     protocol = default_protocol(settings)
     if protocol in settings.protocols:
         folder = paths(settings).rankers(protocol)
-        rankers = Artifact(folder, read_manifest(folder), built=False)
+        rankers = Artifact(folder, read_manifest(folder) or {}, built=False)
         stages.run("serving: precomputed recommendations", precompute, data, sources, rankers)
 
 # %% ../nbs/90_pipeline.ipynb #a710dab9
@@ -281,4 +281,5 @@ def export_run_recommendations(
     longest = artifacts["lists"].manifest["contents"]["length"]
     if k > longest:
         raise NotFoundError(f"the published lists are {longest} long, so -k can be at most {longest}")
-    return export_lists(artifacts["lists"], artifacts["data"], check_system_of_run(settings, system, artifacts), k, file)
+    system = check_system_of_run(settings, system, artifacts)
+    return export_lists(artifacts["lists"], artifacts["data"], system, k, file)

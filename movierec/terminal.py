@@ -153,9 +153,8 @@ class TerminalProgress(Progress):
         else:  # something else is counted: the rate starts again
             if task is not None:
                 self._bars.remove_task(task.id)
-            self._bars.add_task(
-                f"{doing} …", total=total, completed=done or 0, unit=unit, started=self._started
-            )
+            fields: dict[str, Any] = {"completed": done or 0, "unit": unit, "started": self._started}
+            self._bars.add_task(f"{doing} …", total=total, **fields)
         if is_new_step:
             self._bars.refresh()  # native code may keep other threads from drawing
 

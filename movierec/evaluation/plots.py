@@ -15,7 +15,7 @@ HIGHLIGHT = "#e8743b" # what a figure is about
 COLOURS = ("#4c86d0", "#e8743b", "#2f9e7e", "#9a6fd0", "#c9a227", "#d1608f", "#5fa8b8", "#8c8c8c")
 
 # %% ../../nbs/63_evaluation.plots.ipynb #02dd048a
-PLOT_STYLE = {
+PLOT_STYLE: Any = { # settings of matplotlib's `rcParams`
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",

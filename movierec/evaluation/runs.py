@@ -27,7 +27,7 @@ def changed_settings(
 ) -> dict[str, Any]: # "als.factors" → 32
     "Return the settings that differ from their defaults."
     defaults = Settings().model_dump(mode="json") if defaults is None else defaults
-    changed = {}
+    changed: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, dict) and isinstance(defaults.get(name), dict):
             changed |= changed_settings(value, defaults[name], f"{prefix}{name}.")
@@ -183,7 +183,7 @@ def compare_runs(
     ("difference", "high") of the second less the first: a paired bootstrap over users. Metrics of all lists together
     (coverage, Gini index) and segments have none."""
     rows = run_metrics(settings, runs, metric, segment)
-    columns = {}
+    columns: dict[tuple[str, str], pd.Series] = {}
     for run in runs:
         own = rows[rows["run"] == run].set_index("system")
         columns |= {(run, name): own[name] for name in ("value", "low", "high")}

@@ -64,7 +64,8 @@ class UserModel:
     ) -> np.ndarray: # bool, n × k
         "Draw the clicks of one visit of every user."
         n, k = probabilities.shape
-        depth = np.full(n, k) if self.patience == 1 else rng.geometric(1 - self.patience, n)  # ranks examined
+        # ranks examined
+        depth = np.full(n, k) if self.patience == 1 else np.asarray(rng.geometric(1 - self.patience, n))
         return (rng.random((n, k), np.float32) < probabilities) & (np.arange(k) < depth[:, None])
 
     def click_moments(
@@ -214,7 +215,7 @@ def interleave(
     difference, low, high = paired_difference(credit_a, credit_b, seed=seed)
     return {"n": n, "wins": wins, "ties": n - wins - losses, "losses": losses,
             "credit_a": float(credit_a.mean()), "credit_b": float(credit_b.mean()),
-            "difference": difference, "ci95": [low, high], "p": float(sign_test(wins, losses))}
+            "difference": difference, "ci95": [low, high], "p": float(sign_test(np.array(wins), np.array(losses)))}
 
 # %% ../../nbs/66_evaluation.simulation.ipynb #2e5d5c0c
 def _ab_trials(

@@ -53,8 +53,8 @@ def significance_marks(results: dict[str, Any], metric: str) -> dict[str, str]: 
 def comparison_text(results: dict[str, Any]) -> pd.DataFrame: # one row per system, one column per metric, as text
     "Return the headline metrics with intervals and marks, and a few other metrics, for a page."
     headline, (first, *_, last) = results["protocol"]["headline"], results["protocol"]["cutoffs"]
-    others = (f"recall@{last}", f"ndcg@{last}", f"coverage@{first}", f"novelty@{first}", f"genre_diversity@{first}")
-    others = tuple(metric for metric in others if metric not in headline)
+    shown = (f"recall@{last}", f"ndcg@{last}", f"coverage@{first}", f"novelty@{first}", f"genre_diversity@{first}")
+    others = [metric for metric in shown if metric not in headline]
     marks = {metric: significance_marks(results, metric) for metric in headline}
     rows = {}
     for name, metrics in results["systems"].items():

@@ -82,7 +82,7 @@ class SASRec(DotProductRecommender):
         return computed_once(self, "_inputs", self.interactions, lambda: event_inputs(self.interactions))
 
     @cached_property
-    def item_factors(self) -> np.ndarray: # float32, n_items × (factors + 1)
+    def item_factors(self) -> np.ndarray: # type: ignore[override]  # float32, n_items × (factors + 1)
         "What the vectors of `user_states` are multiplied with: the items' vectors, and their biases."
         return np.column_stack([self.weights["item"], self.weights["popularity"]])
 
