@@ -38,7 +38,7 @@ def command_name() -> str:
 
 # %% ../nbs/91_terminal.ipynb #547eec0d
 def short_path(path: Path | str) -> str:
-    "Return a path relative to the current folder if it lies below it, otherwise the absolute path."
+    "Return a path relative to the current folder if it is below it, otherwise the absolute path."
     path = Path(path).resolve()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 

@@ -109,9 +109,7 @@ class Interactions:
         for name in EVENT_COLUMNS:  # scipy sorts indices in place: an array that is shared must not be one of them
             getattr(self, name).setflags(write=False)
 
-    def __len__(self) -> int:
-        "Return the number of events."
-        return len(self.user_idx)
+    def __len__(self) -> int: return len(self.user_idx)
 
     @cached_property
     def indptr(self) -> np.ndarray: # int64, n_users + 1
@@ -126,8 +124,8 @@ class Interactions:
     @cached_property
     def item_counts(self) -> np.ndarray: # int64, n_items
         "Events per item before `as_of`; those of fold-in users aren't counted."
-        known = self.population_counts
-        return np.bincount(self.item_idx, minlength=self.n_items) if known is None else known
+        counts = self.population_counts
+        return np.bincount(self.item_idx, minlength=self.n_items) if counts is None else counts
 
     @cached_property
     def unseen_items(self) -> np.ndarray: # int64, ascending: item_idx
@@ -154,15 +152,14 @@ class Interactions:
         decay: float, # weight of an event relative to the one after it; the last weighs 1
     ) -> sparse.csr_matrix: # float32, len(users) × n_items
         "Return the last events of a batch of users as a matrix, the newest weighing most."
-        ends, counts = self.indptr[np.asarray(users) + 1], self.user_counts[users]
-        indptr, back, events = _last_events(ends, counts, last)
+        indptr, back, events = _last_events(self.indptr[np.asarray(users) + 1], self.user_counts[users], last)
         weights = _step_weights(last, decay)[back]
         return sparse.csr_matrix((weights, self.item_idx[events], indptr), shape=(len(users), self.n_items))
 
     def select(self, mask: np.ndarray, as_of: int | None = None) -> "Interactions":
         "Return the events where `mask` is true, as of another time if one is given."
-        arrays = {name: getattr(self, name)[mask] for name in EVENT_COLUMNS}
-        return replace(self, **arrays, as_of=self.as_of if as_of is None else as_of)
+        kept = {name: getattr(self, name)[mask] for name in EVENT_COLUMNS}
+        return replace(self, **kept, as_of=self.as_of if as_of is None else as_of)
 
     def fold_in_users(self, events: "Interactions") -> "Interactions":
         "Return events of users outside this population (numbered by themselves) as a model fitted on it sees them."

@@ -91,9 +91,7 @@ class SASRec(DotProductRecommender):
 
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
         states, has_history = user_states(self, users, as_of)
-        scores = self._dot_products(states)
-        scores[~has_history] = -np.inf
-        return scores
+        return np.where(has_history[:, None], self._dot_products(states), np.float32(-np.inf))
 
     @cached_property
     def index(self) -> ItemIndex:

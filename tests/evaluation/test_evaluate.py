@@ -20,8 +20,8 @@ from movierec.evaluation.evaluate import (
 )
 from movierec.evaluation.lists import read_lists
 from movierec.metrics import item_tiers, user_metrics
-from movierec.retrieval.hybrid import Hybrid
 from movierec.opening import open_run
+from movierec.retrieval.hybrid import Hybrid
 
 TIERS = ("head", "torso", "tail")
 

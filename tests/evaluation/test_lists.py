@@ -9,8 +9,8 @@ from movierec.config import DataError
 from movierec.data.holdout import load_holdout
 from movierec.data.tables import query
 from movierec.evaluation.lists import candidate_ranks, export_lists, list_files, read_lists
-from movierec.retrieval.hybrid import Hybrid
 from movierec.opening import open_run
+from movierec.retrieval.hybrid import Hybrid
 
 
 @pytest.fixture(scope="module")
