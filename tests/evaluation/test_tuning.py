@@ -10,7 +10,8 @@ from movierec.config import DataError, NotFoundError
 from movierec.data.interactions import Interactions
 from movierec.evaluation.tuning import FusionTable, open_phases, tune, tune_weights
 from movierec.retrieval.als import ALS
-from movierec.retrieval.hybrid import USER_CONTEXTS, Hybrid
+from movierec.retrieval.fusion import USER_CONTEXTS
+from movierec.retrieval.hybrid import Hybrid
 from movierec.retrieval.popularity import Popularity
 
 N_USERS, N_ITEMS = 30, 40

@@ -284,7 +284,7 @@ def json_answer(body):
     *map(json_answer, (b'{"poster_path": "/x.svg"}', b"[" * 100_000, bytes(range(256)))),
     (200, {"Content-Encoding": "gzip"}, b"not gzip"), (200, {"Content-Length": "9000"}, b"short"),
     lambda handler: handler.connection.close(), lambda handler: handler.wfile.write(b"SSH-2.0-OpenSSH\r\n"),
-], ids=lambda quirk: str(quirk)[:40])
+], ids=lambda quirk: "breaks off" if callable(quirk) else str(quirk)[:40])
 def test_temporary_failures_are_retried(settings, quirk):
     """The first two requests for each address fail, of records and of images; in the end everything is there."""
     def closing(handler):
