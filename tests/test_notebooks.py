@@ -10,11 +10,21 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted([*ROOT.glob("nbs/*.ipynb"), *ROOT.glob("reports/*.ipynb")])
-NEEDS = {"38_retrieval.transformer": "torch", "39_retrieval.ann": "faiss", "40_retrieval.neural": "torch"}
+NEEDS = {
+    "38_retrieval.transformer": "torch",
+    "38b_retrieval.training": "torch",
+    "39_retrieval.ann": "faiss",
+    "40_retrieval.neural": "torch",
+}
+
+
+def marked(file):
+    """A notebook as a parameter, marked if it needs an extra."""
+    return pytest.param(file, id=file.stem, marks=[pytest.mark.extra] if file.stem in NEEDS else [])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", map(marked, NOTEBOOKS))
 def test_notebook_runs(file, small_run):
     needed = NEEDS.get(file.stem)
     if needed and not importlib.util.find_spec(needed):

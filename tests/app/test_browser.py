@@ -22,6 +22,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 SCREENSHOTS = Path(__file__).resolve().parents[1] / "screenshots"  # git-ignored; also the times that were measured
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.extra,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium"),
 ]
 COMMAND = Path(sys.executable).with_name("movierec")

@@ -5,7 +5,10 @@ import pytest
 
 from movierec.retrieval.ann import ItemIndex, has_faiss
 
-pytestmark = pytest.mark.skipif(not has_faiss(), reason="the extra neural (FAISS) isn't installed: make neural")
+pytestmark = [
+    pytest.mark.extra,
+    pytest.mark.skipif(not has_faiss(), reason="the extra neural (FAISS) isn't installed: make neural"),
+]
 
 
 def test_the_index_finds_most_of_the_best():

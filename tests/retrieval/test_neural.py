@@ -19,6 +19,7 @@ from movierec.retrieval.neural import SASRec, user_states
 
 SMALL = {"factors": 8, "length": 6, "epochs": 3, "continue_epochs": 2, "batch_events": 60, "negatives": 10}
 REASON = "the extra neural (PyTorch, FAISS) isn't installed: make neural"
+pytestmark = pytest.mark.extra
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason=REASON)
 needs_faiss = pytest.mark.skipif(not has_faiss(), reason=REASON)
 

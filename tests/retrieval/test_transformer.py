@@ -11,6 +11,7 @@ from helpers import make_irregular_histories
 from movierec.retrieval import transformer
 from movierec.retrieval.transformer import event_inputs, pad_windows, time_level, training_windows
 
+pytestmark = pytest.mark.extra
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="the extra neural (PyTorch) isn't installed: make neural"
 )
