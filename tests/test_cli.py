@@ -93,7 +93,7 @@ def test_recommend(tiny_run, run_here):
     debug = run_here(
         "recommend", "--user-id", 7, "-k", 3, "--debug", "--system", "ranked_v3", *options(settings)
     ).stdout
-    assert "rank_als" in debug and debug.count(" adds ") == 15
+    assert "rank_als" in debug and debug.count(" contribution ") == 15
     assert (
         "chosen under global-time" in run_here("recommend", "--user-id", 7, "-k", 3, *options(settings)).stdout
     )

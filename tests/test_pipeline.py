@@ -279,7 +279,7 @@ def test_recommendations_are_new_ordered_and_explained(tiny_run, system):
     assert not set(advice.table.movieId) & set(seen) and advice.table["rank"].tolist() == list(range(1, 11))
     assert (np.diff(advice.table.score) <= 0).all() and advice.table.reason.str.len().min() > 10
     assert len(advice.debug) == 10 and (
-        advice.debug.columns.str.endswith(" adds").sum() == 15
+        advice.debug.columns.str.endswith(" contribution").sum() == 15
         if system == "ranked_v3"
         else "item_genre_count" in advice.debug
     )

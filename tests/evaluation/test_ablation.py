@@ -36,7 +36,7 @@ def test_ablation_leaves_one_source_out(phase):
         ranked, _ = without_source(hybrid, source).top_k(users, 20, holdout.as_of[users])
         values = user_metrics(ranked, holdout.relevant[users], (5, 20))
         assert table.loc[label, "ndcg@20"] == values["ndcg@20"].mean()
-    assert "als" in hybrid.builder.sources and "als" not in without_source(hybrid, "als").active_sources
+    assert "als" in hybrid.builder.sources and "als" not in without_source(hybrid, "als").builder.sources
 
 
 def test_variants_leave_out_or_keep_one_group(phase):
