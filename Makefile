@@ -10,7 +10,7 @@ SETUP := settings.ini setup.py pyproject.toml constraints.txt
 NOTEBOOKS := $(wildcard nbs/*.ipynb) $(wildcard reports/*.ipynb)
 
 # results of `make run` go where git ignores them; `make results` writes those that are committed
-LOCAL_RESULTS := MOVIEREC_RESULTS_DIR=reports/local-results
+LOCAL_RESULTS := MOVIEREC_RESULTS_DIR="$(CURDIR)/reports/local-results"
 WORKERS := -n auto --maxprocesses 4
 
 .PHONY: help run results api app test test-fast test-extras neural bench bench-ann bench-run bench-serve lint types export check notebooks readme site clean
@@ -115,5 +115,6 @@ site: $(VENV)/.installed-dev ## the report site in _docs (needs Quarto)
 	@command -v quarto >/dev/null || { echo "Quarto isn't installed. Get it from https://quarto.org/docs/get-started/ (or: pip install quarto-cli), then run make site again."; exit 1; }
 	PATH="$(CURDIR)/$(BIN):$$PATH" quarto render
 
-clean: ## remove everything that was made: environment, tables, models
-	rm -rf $(VENV) data/processed reports/models reports/local-results _docs build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+clean: ## remove what can be made again: environment, tables, models; feedback and posters stay
+	find data/processed -mindepth 2 -maxdepth 2 ! -name ui_feedback.jsonl ! -name posters ! -name item_posters.json -exec rm -rf {} + 2>/dev/null || true
+	rm -rf $(VENV) reports/models reports/local-results _docs build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

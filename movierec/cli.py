@@ -11,11 +11,12 @@ __all__ = ['app', 'DatasetOption', 'ProtocolOption', 'DataDirOption', 'ReportsDi
            'RunsDatasetOption', 'UserContextOption', 'AOption', 'BOption', 'SimulateProtocolOption', 'SimulateKOption',
            'PatienceOption', 'PClickOption', 'PNoiseOption', 'TrialsOption', 'ApiHostOption', 'ApiPortOption',
            'WorkersOption', 'UntilEofOption', 'AppHostOption', 'AppPortOption', 'ApiUrlOption', 'OpenBrowserOption',
-           'LimitOption', 'RefreshOption', 'SizeOption', 'ExportSplitTargetOption', 'ExportRecommendationsTargetOption',
-           'ExportRecommendationsSystemOption', 'ExportRecommendationsKOption', 'NameOption', 'SynthesizeTargetOption',
-           'LikeOption', 'ScaleOption', 'SeedOption', 'LONG_COMMANDS', 'command_settings', 'run', 'recommend',
-           'compare', 'runs', 'ablate', 'tune', 'simulate', 'api', 'show_app', 'posters', 'export_split',
-           'export_recommendations', 'download', 'synthesize', 'datasets', 'info', 'run_cli', 'main']
+           'LimitOption', 'RefreshOption', 'SizeOption', 'ExportProtocolOption', 'ExportSplitTargetOption',
+           'ExportRecommendationsTargetOption', 'ExportRecommendationsSystemOption', 'ExportRecommendationsKOption',
+           'NameOption', 'SynthesizeTargetOption', 'LikeOption', 'ScaleOption', 'SeedOption', 'LONG_COMMANDS',
+           'command_settings', 'run', 'recommend', 'compare', 'runs', 'ablate', 'tune', 'simulate', 'api', 'show_app',
+           'posters', 'export_split', 'export_recommendations', 'download', 'synthesize', 'datasets', 'info', 'run_cli',
+           'main']
 
 # %% ../nbs/93_cli.ipynb #cf7e14b9
 import json
@@ -120,7 +121,7 @@ def command_settings(
     for assignment in assignments or []:
         _assign(values, assignment)
     settings = load_settings(config, **values)
-    STATUS.update(folders=[str(paths(settings).processed), str(settings.reports_dir)])
+    STATUS.update(folders=[str(paths(settings).processed), str(settings.reports_dir), str(paths(settings).results)])
     return settings
 
 # %% ../nbs/93_cli.ipynb #09bded28
@@ -189,7 +190,7 @@ ColumnsOption = Annotated[
 ]
 OnBadRowsOption = Annotated[
     str | None,
-    typer.Option("--on-bad-rows", help="stop or quarantine.", show_default="stop") ,
+    typer.Option("--on-bad-rows", help="stop or quarantine.", show_default="stop"),
 ]
 RunProtocolOption = Annotated[
     str | None,
@@ -267,15 +268,15 @@ UserIdOption = Annotated[str, typer.Option("--user-id", help="userId of the data
 RecommendKOption = Annotated[int, typer.Option("-k", min=1, max=100, help="How many movies.")]
 RecommendSystemOption = Annotated[
     str | None,
-    typer.Option("--system", help="Which system.", show_default="the best on validation") ,
+    typer.Option("--system", help="Which system.", show_default="the best on validation"),
 ]
 RecommendProtocolOption = Annotated[
     str | None,
-    typer.Option("--protocol", help="Whose choice and rankers.", show_default="global-time if it was run" ),
+    typer.Option("--protocol", help="Whose choice and rankers.", show_default="global-time if it was run"),
 ]
 DebugOption = Annotated[
     bool,
-    typer.Option("--debug", help="Also show each source's scores and the features.") ,
+    typer.Option("--debug", help="Also show each source's scores and the features."),
 ]
 
 # %% ../nbs/93_cli.ipynb #f41efd42
@@ -341,16 +342,16 @@ def recommend(
 # %% ../nbs/93_cli.ipynb #9950f0a0
 def _write_table(results: dict[str, Any], target: Path) -> None: # .csv or .md
     "Write the comparison as a file, in one step."
+    from movierec.artifacts import replace_file
     from movierec.evaluation.tables import as_markdown, comparison_table, comparison_text
 
     if target.suffix == ".md":
         text = as_markdown(comparison_text(results)) + "\n"
     else:
         text = comparison_table(results).to_csv(float_format="%.6f")
-    temporary = target.with_name(f".{target.name}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(target)
+        with replace_file(target) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--out {target} can't be written: {error.strerror}") from None
 
@@ -363,26 +364,24 @@ def _comparison_protocol(protocol: str, ties: str) -> str:
         raise ConfigError(
             f"--ties random is for leave-last-out; {protocol} doesn't cut between events of one second"
         )
-    if protocol == "all":
-        raise ConfigError("compare takes one protocol at a time")
     return "leave-last-out-random-ties" if ties == "random" else protocol
 
 # %% ../nbs/93_cli.ipynb #743a154b
 CompareProtocolOption = Annotated[
     str,
-    typer.Option("--protocol", help="leave-last-out, global-time or strong-generalization.") ,
+    typer.Option("--protocol", help="leave-last-out, global-time or strong-generalization."),
 ]
 SystemsOption = Annotated[
     str | None,
-    typer.Option("--systems", help="Which, with commas between.", show_default="all") ,
+    typer.Option("--systems", help="Which, with commas between.", show_default="all"),
 ]
 RelevantOption = Annotated[
     str | None,
-    typer.Option("--relevant", help="liked, or all: every held-out event counts.", show_default="liked" ),
+    typer.Option("--relevant", help="liked, or all: every held-out event counts.", show_default="liked"),
 ]
 TiesOption = Annotated[
     str,
-    typer.Option("--ties", help="file, or random: events of one second in random order; for leave-last-out." ),
+    typer.Option("--ties", help="file, or random: events of one second in random order; for leave-last-out."),
 ]
 CompareTargetOption = Annotated[
     Path | None,
@@ -416,6 +415,8 @@ def compare(
         data_dir=data_dir,
         reports_dir=reports_dir,
     )
+    if settings.protocol == "all":
+        raise ConfigError("compare takes one protocol at a time")
     from movierec import pipeline
     from movierec.evaluation.tables import significance_marks
 
@@ -511,23 +512,23 @@ def _compare_runs(settings: Settings, names: list[str], metric: str | None, segm
 # %% ../nbs/93_cli.ipynb #0aca2a97
 NamesOption = Annotated[
     list[str] | None,
-    typer.Argument(help="Runs to compare; the beginning of a name is enough.") ,
+    typer.Argument(help="Runs to compare; the beginning of a name is enough."),
 ]
 MetricOption = Annotated[
     str | None,
-    typer.Option("--metric", help="Which metric.", show_default="the last headline metric of the first run" ),
+    typer.Option("--metric", help="Which metric.", show_default="the last headline metric of the first run"),
 ]
 SegmentOption = Annotated[
     str,
-    typer.Option("--segment", help="all, warm, cold, activity 1 to 4, head, torso or tail.") ,
+    typer.Option("--segment", help="all, warm, cold, activity 1 to 4, head, torso or tail."),
 ]
 RunsProtocolOption = Annotated[
     str | None,
-    typer.Option("--protocol", help="Only runs under this protocol.", show_default="any") ,
+    typer.Option("--protocol", help="Only runs under this protocol.", show_default="any"),
 ]
 RunsDatasetOption = Annotated[
     str | None,
-    typer.Option("--dataset", help="Only runs of this dataset.", show_default="any") ,
+    typer.Option("--dataset", help="Only runs of this dataset.", show_default="any"),
 ]
 
 # %% ../nbs/93_cli.ipynb #d9aa7d91
@@ -652,7 +653,7 @@ PatienceOption = Annotated[
 ]
 PClickOption = Annotated[
     float,
-    typer.Option("--p-click", help="Assumed: probability that a user clicks a relevant movie they see." ),
+    typer.Option("--p-click", help="Assumed: probability that a user clicks a relevant movie they see."),
 ]
 PNoiseOption = Annotated[
     float,
@@ -660,7 +661,7 @@ PNoiseOption = Annotated[
 ]
 TrialsOption = Annotated[
     int,
-    typer.Option("--trials", min=2, help="Experiments for each number of users.") ,
+    typer.Option("--trials", min=2, help="Experiments for each number of users."),
 ]
 
 # %% ../nbs/93_cli.ipynb #dfc084f4
@@ -708,12 +709,12 @@ ApiHostOption = Annotated[
 ]
 ApiPortOption = Annotated[
     int | None,
-    typer.Option("--port", help="Port to listen on; 0: any free one.", show_default="8000") ,
+    typer.Option("--port", help="Port to listen on; 0: any free one.", show_default="8000"),
 ]
 WorkersOption = Annotated[int | None, typer.Option("--workers", help="Processes.", show_default="1")]
 UntilEofOption = Annotated[
     bool,
-    typer.Option("--until-eof", hidden=True, help="Stop when standard input ends.") ,
+    typer.Option("--until-eof", hidden=True, help="Stop when standard input ends."),
 ]
 
 # %% ../nbs/93_cli.ipynb #ae42ccfe
@@ -753,7 +754,7 @@ AppHostOption = Annotated[
 ]
 AppPortOption = Annotated[
     int | None,
-    typer.Option("--port", help="Port of the page; 0: any free one.", show_default="8866") ,
+    typer.Option("--port", help="Port of the page; 0: any free one.", show_default="8866"),
 ]
 ApiUrlOption = Annotated[
     str | None,
@@ -828,7 +829,7 @@ def _print_posters(settings: Settings, result: Any) -> None: # a `DownloadReport
 # %% ../nbs/93_cli.ipynb #99672ccf
 LimitOption = Annotated[
     int | None,
-    typer.Option("--limit", min=1, help="At most so many movies, the most rated first.", show_default="all" ),
+    typer.Option("--limit", min=1, help="Maximum number of movies, the most rated first.", show_default="all"),
 ]
 RefreshOption = Annotated[bool, typer.Option("--refresh", help="Ask again for what is known.")]
 SizeOption = Annotated[
@@ -874,16 +875,17 @@ def posters(
     _print_posters(settings, result)
 
 # %% ../nbs/93_cli.ipynb #644e4fec
+ExportProtocolOption = Annotated[str, typer.Option("--protocol", help="One that was run.")]
 ExportSplitTargetOption = Annotated[
     Path,
-    typer.Option("--out", help="Folder to write train, validation and test.parquet to.") ,
+    typer.Option("--out", help="Folder to write train, validation and test.parquet to."),
 ]
 
 # %% ../nbs/93_cli.ipynb #17a974f9
 @app.command("export-split")
 def export_split(
     target: ExportSplitTargetOption,
-    protocol: ProtocolOption,
+    protocol: ExportProtocolOption,
     dataset: DatasetOption = None,
     data_dir: DataDirOption = None,
     reports_dir: ReportsDirOption = None,
@@ -909,7 +911,7 @@ ExportRecommendationsKOption = Annotated[int, typer.Option("-k", min=1, help="Le
 @app.command("export-recommendations")
 def export_recommendations(
     target: ExportRecommendationsTargetOption,
-    protocol: ProtocolOption,
+    protocol: ExportProtocolOption,
     system: ExportRecommendationsSystemOption,
     k: ExportRecommendationsKOption = 50,
     dataset: DatasetOption = None,
@@ -966,7 +968,7 @@ SynthesizeTargetOption = Annotated[Path, typer.Option("--out", help="Zip file to
 LikeOption = Annotated[str, typer.Option("--like", help="Dataset whose size and layout to imitate.")]
 ScaleOption = Annotated[
     float,
-    typer.Option("--scale", help="Of the numbers of users and ratings, up to 1.") ,
+    typer.Option("--scale", help="Of the numbers of users and ratings, up to 1."),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same bytes.")]
 

@@ -103,9 +103,9 @@ class PopularityRecentSettings(SettingsGroup):
     days: int = Field(7, ge=1, le=3_650)
     "Length of the window that ends at the prediction time, in days."
     half_life_days: float | None = Field(None, gt=0)
-    "If given, all earlier events count, with a weight that halves in so many days, instead of the window."
+    "If given, all earlier events count, with a weight that halves in this many days, instead of the window."
     min_events: int = Field(1_000, ge=1)
-    "The window grows by whole days until it holds so many events."
+    "The window grows by whole days until it holds this many events."
 
 # %% ../nbs/00_config.ipynb #42bad17a
 class ItemItemSettings(SettingsGroup):
@@ -117,7 +117,7 @@ class ItemItemSettings(SettingsGroup):
     beta: float = Field(0.6, ge=0, le=2)
     "Popularity penalty of `rp3beta`: similarities are divided by the popularity to this power."
     last: int | None = Field(None, ge=1)
-    "Score from a user's last so many events only; default: from all."
+    "Number of a user's last events to score from; default: all."
     decay: float = Field(0.85, gt=0, le=1)
     "With `last`: the weight of an event relative to the one after it."
 
@@ -151,11 +151,11 @@ class EaseSettings(SettingsGroup):
     regularization: float = Field(500.0, gt=0)
     "L2 penalty on the item-item weights."
     max_items: int = Field(10_000, ge=1, le=50_000)
-    "The so many most rated items are modelled; memory grows with the square of it, time with the cube."
+    "Maximum number of items modelled, the most rated ones; memory grows with its square, time with its cube."
     min_events: int = Field(10, ge=1)
     "Items with fewer events aren't modelled."
     last: int | None = Field(None, ge=1)
-    "Score from a user's last so many events only; default: from all."
+    "Number of a user's last events to score from; default: all."
     decay: float = Field(0.85, gt=0, le=1)
     "With `last`: the weight of an event relative to the one after it."
 
@@ -167,10 +167,10 @@ class LinearArSettings(SettingsGroup):
     regularization: float = Field(700.0, gt=0)
     "L2 penalty on the weights."
     max_items: int = Field(6_000, ge=1, le=30_000)
-    "The so many most rated items are modelled; the system has so many unknowns per memory."
+    "Maximum number of items modelled, the most rated ones; each memory adds as many unknowns."
     min_events: int = Field(10, ge=1)
     "Items with fewer events aren't modelled."
-    least: float = Field(0.01, gt=0, lt=1)
+    min_weight: float = Field(0.01, gt=0, lt=1)
     "Events whose weight in a memory would be smaller are ignored."
 
 # %% ../nbs/00_config.ipynb #01ad68da
@@ -223,7 +223,7 @@ class SasrecSettings(SettingsGroup):
     threads: int = Field(1, ge=1)
     "PyTorch's threads: batches are small, so more gain little and lose much on a busy machine."
     index_from: int = Field(100_000, ge=1)
-    "From so many items on, top-k uses an approximate index, if FAISS is installed."
+    "From this number of items on, top-k uses an approximate index, if FAISS is installed."
 
     @model_validator(mode="after")
     def _heads_divide_factors(self) -> Self:
@@ -340,7 +340,7 @@ class RankerV3Settings(SettingsGroup):
     user_fraction: float = Field(0.8, gt=0, le=1)
     "Share of the users that each tree is fitted on."
     truncation: int = Field(30, ge=1)
-    "A pair of items counts if one of the two is among the first so many."
+    "A pair of items counts if at least one of the two is ranked this high."
 
 # %% ../nbs/00_config.ipynb #b5695cb1
 class DownloadSettings(SettingsGroup):
@@ -420,9 +420,9 @@ class PostersSettings(SettingsGroup):
     cache_mb: float = Field(500.0, gt=0)
     "Maximum size of a dataset's images, in MB; 10,000 movies need about 300."
     found_days: int = Field(150, ge=1, le=180)
-    "A poster is requested again after so many days; TMDB's terms allow six months."
+    "Days after which a poster is requested again; TMDB's terms allow six months."
     missing_days: int = Field(30, ge=1)
-    "A movie without a poster is looked up again after so many days."
+    "Days after which a movie without a poster is looked up again."
 
 # %% ../nbs/00_config.ipynb #c26b3675
 def package_folder() -> Path: # absolute path
@@ -499,7 +499,7 @@ class Settings(BaseSettings):
     pool_sizes: tuple[Annotated[int, Field(ge=1, le=5_000)], ...] = Field((100, 200, 500), min_length=1)
     "Numbers of candidates at which candidate recall is computed."
     pool_users: int = Field(20_000, ge=1)
-    "Test users in a measurement of candidate recall; of more, so many are sampled."
+    "Maximum number of test users in a measurement of candidate recall; of more, a sample is taken."
     bootstrap: int = Field(1_000, ge=100)
     "Resamples behind each confidence interval."
     batch_size: int = Field(1_024, ge=1)

@@ -14,7 +14,7 @@ from typing import TypedDict
 from .artifacts import Artifact, digest, open_artifact, paths, read_manifest
 from .config import ArtifactError, NotFoundError, PROTOCOLS, SYSTEMS, Settings, did_you_mean
 from .data.catalogue import CATALOGUE
-from .data.splits import PROTOCOL_CLASSES
+from .data.splits import PROTOCOL_RULES
 from .ranking.ranker import RANKERS
 
 # %% ../nbs/59b_opening.ipynb #247885ec
@@ -23,7 +23,7 @@ def check_system(
 ) -> str:
     "Return the name of a system; raises `NotFoundError` if there is none of this name."
     if system not in SYSTEMS:
-        hint = did_you_mean(system, list(SYSTEMS))
+        hint = did_you_mean(system, SYSTEMS)
         raise NotFoundError(f"there is no system {system}{hint}: there are {', '.join(SYSTEMS)}")
     return system
 
@@ -32,9 +32,9 @@ def check_protocol(
     protocol: str,
 ) -> str:
     "Return the name of a protocol; raises `NotFoundError` if there is none of this name (\"all\" is not one)."
-    if protocol not in PROTOCOL_CLASSES:
-        hint = did_you_mean(protocol, list(PROTOCOL_CLASSES))
-        raise NotFoundError(f"there is no protocol {protocol}{hint}: there are {', '.join(PROTOCOL_CLASSES)}")
+    if protocol not in PROTOCOL_RULES:
+        hint = did_you_mean(protocol, PROTOCOL_RULES)
+        raise NotFoundError(f"there is no protocol {protocol}{hint}: there are {', '.join(PROTOCOL_RULES)}")
     return protocol
 
 # %% ../nbs/59b_opening.ipynb #f9b508ef
@@ -78,7 +78,7 @@ class RunArtifacts(TypedDict):
 # %% ../nbs/59b_opening.ipynb #4b4d5145
 def open_run(
     settings: Settings,
-    protocol: str, # one of `PROTOCOL_CLASSES`
+    protocol: str, # one of `PROTOCOL_RULES`
 ) -> RunArtifacts:
     "Open a finished run; raises `NotFoundError` if it is missing, `ArtifactError` if its parts don't belong together."
     data, where = open_data(settings), paths(settings)
@@ -88,7 +88,7 @@ def open_run(
     )
     split = open_artifact(where.split(protocol), missing, interactions=data)
     rankers, trained = None, {}
-    if "tuning" in PROTOCOL_CLASSES[protocol].phases:
+    if "tuning" in PROTOCOL_RULES[protocol].phases:
         rankers = open_artifact(where.rankers(protocol), missing, split=split)
         trained = {"rankers": rankers}
     lists = open_artifact(where.lists(protocol), missing, split=split, **trained)

@@ -21,7 +21,7 @@ from .data.download import download
 from .data.ingest import ingest, table_views
 from .data.interactions import build_interactions, load_users
 from .data.own_data import OwnData
-from .data.splits import PROTOCOL_CLASSES, build_split, export_split, interaction_views
+from .data.splits import PROTOCOL_RULES, build_split, export_split, interaction_views
 from .data.tables import limit_query_memory
 from .data.warehouse import create_warehouse
 from .evaluation.lists import build_lists, export_lists
@@ -48,25 +48,20 @@ class StageRunner:
     def __init__(self, settings: Settings, progress: Progress):
         self.settings, self.progress = settings, progress
         self.spill_folder = paths(settings).processed / ".spill"
-        query_memory = (
-            settings.memory_limit and settings.memory_limit // 4
-        )  # fits, which never run beside a query, need the rest
+        # fits, which never run beside a query, need the rest
+        query_memory = settings.memory_limit and settings.memory_limit // 4
         limit_query_memory(query_memory, self.spill_folder)
 
     def run(
         self,
-        name: str,  # shown while it runs
-        build: Callable[
-            ..., Artifact
-        ],  # called with the settings, `inputs`, and `report` if the stage reports steps
+        name: str, # shown while it runs
+        build: Callable[..., Artifact], # called with the settings, `inputs`, and `report` if the stage reports steps
         *inputs: Any,
-        reports_steps: bool = True,  # whether `build` takes the argument `report`
+        reports_steps: bool = True, # whether `build` takes the argument `report`
     ) -> Artifact:
         "Build a stage's artifact, or find it up to date."
-        with (
-            self.progress.stage(name) as running,
-            memory_limited(self.settings.memory_limit, self.spill_folder),
-        ):
+        limit = self.settings.memory_limit
+        with self.progress.stage(name) as running, memory_limited(limit, self.spill_folder):
             steps = {"report": running.report} if reports_steps else {}
             return running.done(build(self.settings, *inputs, **steps))
 
@@ -95,30 +90,21 @@ def _needs_download(settings: Settings) -> bool:
 def _fit_and_train(
     stages: StageRunner,
     protocol: str,
-    data: Artifact,  # from `build_interactions`
-    split: Artifact,  # from `build_split`
-) -> tuple[
-    dict[str, Artifact], Artifact, Artifact | None
-]:  # stage → artifact; the sources for the test; the rankers, if any
+    data: Artifact, # from `build_interactions`
+    split: Artifact, # from `build_split`
+) -> tuple[dict[str, Artifact], Artifact, Artifact | None]: # stage → artifact; sources for the test; rankers, if any
     "Fit the sources for every phase, and train the rankers where the protocol has a phase for it."
-    if (
-        "tuning" not in PROTOCOL_CLASSES[protocol].phases
-    ):  # nothing is fitted twice, and no ranker can be trained
-        sources = stages.run(f"{protocol}: sources on train", build_sources, data, split, "validation")
+    def fit(subset: str, phase: str) -> Artifact:
+        return stages.run(f"{protocol}: sources {subset}", build_sources, data, split, phase)
+
+    if "tuning" not in PROTOCOL_RULES[protocol].phases:  # nothing is fitted twice, and no ranker can be trained
+        sources = fit("on train", "validation")
         return {"sources_on_train": sources}, sources, None
-    made = {}
-    made["sources_for_tuning"] = stages.run(
-        f"{protocol}: sources for tuning", build_sources, data, split, "tuning"
-    )
-    made["sources_on_train"] = stages.run(
-        f"{protocol}: sources on train", build_sources, data, split, "validation"
-    )
-    made["rankers"] = stages.run(
-        f"{protocol}: rankers", build_rankers, split, made["sources_for_tuning"], made["sources_on_train"]
-    )
-    sources = stages.run(f"{protocol}: sources on train + validation", build_sources, data, split, "test")
-    made["sources_on_train_and_validation"] = sources
-    return made, sources, made["rankers"]
+    tuning, train = fit("for tuning", "tuning"), fit("on train", "validation")
+    rankers = stages.run(f"{protocol}: rankers", build_rankers, split, tuning, train)
+    sources = fit("on train + validation", "test")
+    made = {"sources_for_tuning": tuning, "sources_on_train": train, "rankers": rankers}
+    return made | {"sources_on_train_and_validation": sources}, sources, rankers
 
 # %% ../nbs/90_pipeline.ipynb #9fa3c950
 def _run_protocol(
@@ -157,9 +143,9 @@ def _prepare_serving(
 # %% ../nbs/90_pipeline.ipynb #a710dab9
 def run(
     settings: Settings,
-    source: Path | OwnData | None = None,  # archive, folder or files of your own; default: what is at hand
-    progress: Progress | None = None,  # told of every stage
-) -> dict[str, dict[str, Any]]:  # protocol → results, as in the results file
+    source: Path | OwnData | None = None, # archive, folder or files of your own; default: what is at hand
+    progress: Progress | None = None, # told of every stage
+) -> dict[str, dict[str, Any]]: # protocol → results, as in the results file
     "Run everything from the archive to published results and a servable system; skip what is up to date."
     stages = StageRunner(settings, progress or Progress())
     if source is None and _needs_download(settings):
@@ -172,9 +158,7 @@ def run(
         results[protocol] = read_results(evaluation)
     if not set(settings.protocols).isdisjoint(PROTOCOLS):  # the other protocols only measure
         _prepare_serving(stages, data, split)
-    create_warehouse(
-        settings, table_views(settings) | interaction_views(settings) | feature_views(settings)
-    )
+    create_warehouse(settings, table_views(settings) | interaction_views(settings) | feature_views(settings))
     return results
 
 # %% ../nbs/90_pipeline.ipynb #3f4c68d6
@@ -191,10 +175,10 @@ def settings_of_run(settings: Settings) -> Settings:
 
 # %% ../nbs/90_pipeline.ipynb #ef47211a
 def compare(
-    settings: Settings,  # its `protocol` names one; its `relevant` says which events count
-    systems: tuple[str, ...] = (),  # which, in this order; default: all
-    progress: Progress | None = None,  # told of every stage
-) -> dict[str, Any]:  # as in the results file, with `significance` among the systems chosen
+    settings: Settings, # its `protocol` names one; its `relevant` says which events count
+    systems: tuple[str, ...] = (), # which, in this order; default: all
+    progress: Progress | None = None, # told of every stage
+) -> dict[str, Any]: # as in the results file, with `significance` among the systems chosen
     """Return the results of some systems under a protocol, which is run if need be.
 
     Raises `NotFoundError` for an unknown system."""
@@ -220,7 +204,7 @@ def _artifact_folders(settings: Settings) -> dict[str, Path]:
         "serving": where.serving,
         "precomputed recommendations": where.precomputed,
     }
-    for protocol in PROTOCOL_CLASSES:
+    for protocol in PROTOCOL_RULES:
         folders |= {
             f"{protocol}: split": where.split(protocol),
             f"{protocol}: sources": where.sources(protocol, "test"),
@@ -233,7 +217,7 @@ def _artifact_folders(settings: Settings) -> dict[str, Path]:
 # %% ../nbs/90_pipeline.ipynb #197bf229
 def inventory(
     settings: Settings,
-) -> pd.DataFrame:  # a row per artifact: dataset, artifact, made (UTC), contents, seconds, version
+) -> pd.DataFrame: # a row per artifact: dataset, artifact, made (UTC), contents, seconds, version
     "List the finished artifacts of all datasets."
     rows = []
     for name in datasets(settings):
@@ -261,7 +245,7 @@ def example_user(settings: Settings) -> int | str: # userId
 # %% ../nbs/90_pipeline.ipynb #c4cba553
 def export_run_split(
     settings: Settings,
-    protocol: str, # one of `PROTOCOL_CLASSES`
+    protocol: str, # one of `PROTOCOL_RULES`
     folder: Path, # to write to
 ) -> dict[str, int]: # rows per part
     "Write the split of a finished run as Parquet; see `export_split`."
@@ -271,7 +255,7 @@ def export_run_split(
 # %% ../nbs/90_pipeline.ipynb #baf12446
 def export_run_recommendations(
     settings: Settings,
-    protocol: str, # one of `PROTOCOL_CLASSES`
+    protocol: str, # one of `PROTOCOL_RULES`
     system: str, # one of `SYSTEMS`
     k: int, # length of the lists, at most that of the stored ones
     file: Path, # Parquet

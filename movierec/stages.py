@@ -18,7 +18,7 @@ from .artifacts import Artifact, build, paths, write_arrays
 from .config import Settings
 from .data.holdout import load_holdout
 from .data.interactions import Interactions, load_interactions, load_items
-from .data.splits import PROTOCOL_CLASSES
+from .data.splits import PROTOCOL_RULES
 from .metrics import user_metrics
 from .parallel import map_threads
 from .progress import report_progress
@@ -56,7 +56,7 @@ def earlier_phase(
     if split is None or phase == PHASES[0] or (phase == "serving" and not settings.sasrec.enabled):
         return None
     earlier = PHASES[PHASES.index(phase) - 1]
-    return earlier if earlier in PROTOCOL_CLASSES[split.manifest["contents"]["protocol"]].phases else None
+    return earlier if earlier in PROTOCOL_RULES[split.manifest["contents"]["protocol"]].phases else None
 
 # %% ../nbs/59_stages.ipynb #404c9423
 def warm_start(

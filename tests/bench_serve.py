@@ -65,7 +65,7 @@ def movierec(*arguments) -> list[str]:
 def load(
     address: str, seconds: float, connections: int, people: int = 0, movies: int = 0, mean_wait: int = 0
 ) -> dict:
-    """Let wrk ask for the lists of so many people, or of new users who name some of so many movies."""
+    """Let wrk ask for the lists of a number of users, or of new users who name some of a number of movies."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(SCRIPT)
         script.flush()

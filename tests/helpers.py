@@ -73,7 +73,7 @@ def tiny_settings(folder: Path, **changes) -> Settings:
 
 def copy_of_run(settings: Settings, folder: Path, **changes) -> Settings:
     """Settings for a copy of a finished run of the tiny archive, for tests that write; much faster than another run."""
-    ignored = shutil.ignore_patterns("*.lock")
+    ignored = shutil.ignore_patterns("*.lock", "*.tmp", "logs")  # what other tests may be writing
     shutil.copytree(settings.data_dir, folder / "data", ignore=ignored)
     shutil.copytree(settings.reports_dir, folder / "reports", ignore=ignored)
     return tiny_settings(folder, **changes)

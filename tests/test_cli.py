@@ -126,8 +126,8 @@ def test_exports(tiny_run, tmp_path, run_here):
     assert done.returncode == 0 and "400 rows" in done.stdout and len(query("SELECT * FROM t", t=file)) == 400
 
 
-def test_ablate_and_tune(tiny_run, run_here):
-    settings, _ = tiny_run
+def test_ablate_and_tune(tiny_run, tmp_path, run_here):
+    settings = copy_of_run(tiny_run[0], tmp_path)
     done = run_here("ablate", *options(settings), "--protocol", "global-time")
     assert done.returncode == 0, done.stderr
     for text in (
@@ -482,7 +482,7 @@ def test_paths_module_agrees_with_the_command(tiny_run):
 
 def test_compare(tiny_run, tmp_path, run_here):
     """Nothing is rebuilt, the table marks significance, and the same table can be written to a file."""
-    settings, results = tiny_run
+    settings, results = copy_of_run(tiny_run[0], tmp_path), tiny_run[1]
     for name in ("t.md", "t.csv"):
         done = run_here(
             "compare",
@@ -518,6 +518,7 @@ def test_compare(tiny_run, tmp_path, run_here):
         (("--ties", "rndom"), ("file or random",)),
         (("--relevant", "everything"), ("relevant", "liked")),
         (("--protocol", "all"), ("one protocol at a time",)),
+        (("--set", "protocol=all"), ("one protocol at a time",)),
         (("--protocol", "global"), ("protocol",)),
         (("--out", "t.txt"), (".csv or .md",)),
         (("--systems", "sasrec"), ("was run without sasrec",)),
@@ -543,8 +544,8 @@ def test_runs(tiny_run, tmp_path, run_here):
     fails(run_here("runs", *where, names[0], "--metric", "ndcg"), "no metric ndcg")
 
 
-def test_simulate(tiny_run, run_here):
-    settings, _ = tiny_run
+def test_simulate(tiny_run, tmp_path, run_here):
+    settings = copy_of_run(tiny_run[0], tmp_path)
     done = run_here(
         "simulate",
         "--a",

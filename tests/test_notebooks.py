@@ -24,7 +24,7 @@ def marked(file):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", map(marked, NOTEBOOKS))
+@pytest.mark.parametrize("file", [*map(marked, NOTEBOOKS)])
 def test_notebook_runs(file, small_run):
     needed = NEEDS.get(file.stem)
     if needed and not importlib.util.find_spec(needed):

@@ -1,9 +1,8 @@
 """Opening a run checks names first, and then that its artifacts belong together."""
 
-import shutil
 
 import pytest
-from helpers import tiny_settings, write_archive
+from helpers import copy_of_run, tiny_settings, write_archive
 
 from movierec.artifacts import paths
 from movierec.config import ArtifactError, NotFoundError
@@ -24,10 +23,7 @@ from movierec.stages import build_sources
 @pytest.fixture
 def own_run(tiny_run, tmp_path):
     """Settings of a copy of the finished run, to be changed."""
-    settings = tiny_settings(tmp_path)
-    shutil.copytree(tiny_run[0].data_dir, settings.data_dir)
-    shutil.copytree(tiny_run[0].reports_dir, settings.reports_dir)
-    return settings
+    return copy_of_run(tiny_run[0], tmp_path)
 
 
 def test_a_finished_run_is_opened(tiny_run):

@@ -27,7 +27,7 @@ from movierec.config import (
 )
 from movierec.config import SYSTEMS as ALL_SYSTEMS
 from movierec.data.interactions import load_interactions, load_items, load_users
-from movierec.data.splits import PROTOCOL_CLASSES
+from movierec.data.splits import PROTOCOL_RULES
 from movierec.data.tables import query
 from movierec.evaluation.ablation import ablate
 from movierec.opening import datasets, open_data, open_run
@@ -420,7 +420,7 @@ def test_every_protocol_ends_in_results(tiny_run, tmp_path):
     served = read_manifest(paths(own).serving)
     for protocol in EXTRA_PROTOCOLS:
         (result,) = run(own.model_copy(update={"protocol": protocol})).values()
-        ranks = "tuning" in PROTOCOL_CLASSES[protocol].phases
+        ranks = "tuning" in PROTOCOL_RULES[protocol].phases
         assert tuple(result["systems"]) == tuple(name for name in SYSTEMS if ranks or name not in RANKERS)
         assert (
             result["best_on_validation"] in result["systems"]

@@ -14,7 +14,7 @@ import duckdb
 import pandas as pd
 import pytest
 import sqlglot
-from helpers import tiny_settings, write_archive
+from helpers import copy_of_run, tiny_settings, write_archive
 from sqlglot import ErrorLevel, exp
 from sqlglot.dialects import Spark
 
@@ -24,7 +24,7 @@ from movierec.config import DataError
 from movierec.data.ingest import ingest
 from movierec.data.interactions import build_interactions
 from movierec.data.own_data import OwnData, parse_columns
-from movierec.data.splits import PROTOCOL_CLASSES, build_split
+from movierec.data.splits import PROTOCOL_RULES, build_split
 from movierec.data.synthetic import synthesize
 from movierec.data.tables import connect, write_table
 from movierec.evaluation.runs import read_runs, run_metrics
@@ -38,7 +38,7 @@ PACKAGE = Path(movierec.__file__).parent
 READING = ("a file's rows in their order, numbered by rowid, and what in them could not be read: "
            "it ends with four checked Parquet tables, where the portable part begins")
 LOCAL = {
-    "options are an engine's own": {"data.tables.connect": {"SET"}, "data.synthetic._write_csv": {"SET"}},
+    "options are an engine's own": {"data.tables.connect": {"SET"}},
     "a Parquet file becomes a table: elsewhere a catalogue does that": {"data.tables.view_parquet": {"CREATE VIEW"}},
     "rows become a Parquet file: elsewhere a writer's method": {"data.tables.write_table": {"COPY"}},
     "rows become a CSV file, of synthetic data": {"data.synthetic._write_csv": {"COPY"}},
@@ -240,7 +240,7 @@ def use_tables(folder: Path) -> None:
         ingest(tiny_settings(folder), archive)
     settings = tiny_settings(folder, on_bad_rows="quarantine")
     data = build_interactions(settings, ingest(settings, archive))
-    for protocol in PROTOCOL_CLASSES:
+    for protocol in PROTOCOL_RULES:
         build_split(settings, data, protocol)
     movies_with_tmdb_id(settings)
     own = "".join(f"{user},{movie},{1_500_000_000 + 7 * user + movie}\n" for user in range(3) for movie in (1, 2, 1))
@@ -257,10 +257,7 @@ def use_tables(folder: Path) -> None:
 
 def repeat_run(tiny_run, folder: Path) -> None:
     """Make the tables of a copied run again: features, lists, evaluation and what is saved of it."""
-    original = paths(tiny_run[0])
-    shutil.copytree(original.data, folder / "data")
-    shutil.copytree(original.reports, folder / "reports")
-    settings = tiny_settings(folder, protocol="global-time")
+    settings = copy_of_run(tiny_run[0], folder, protocol="global-time")
     where = paths(settings)
     for artifact in (where.features, where.lists("global-time"), where.evaluation("global-time"), where.runs):
         shutil.rmtree(artifact)

@@ -15,9 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
-from filelock import FileLock
 
-from ..artifacts import paths
+from ..artifacts import file_lock, paths
 from ..config import DataError, NotFoundError, Settings, did_you_mean
 from .catalogue import CATALOGUE
 
@@ -181,14 +180,13 @@ def download(
 
     Raises `NotFoundError` for an unknown name and `DataError` if the archive can't be fetched."""
     if name not in CATALOGUE:
-        hint = did_you_mean(name, list(CATALOGUE))
+        hint = did_you_mean(name, CATALOGUE)
         raise NotFoundError(f"there is no dataset {name}{hint}: known are {', '.join(CATALOGUE)}")
     url = f"{settings.download.url.rstrip('/')}/{name}.zip"
     target = paths(settings.model_copy(update={"dataset": name})).archives()[0]
     target.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(target.with_name(f".{target.name}.lock"))
     try:
-        with lock, httpx.Client(timeout=settings.download.timeout, follow_redirects=True) as client:
+        with file_lock(target), httpx.Client(timeout=settings.download.timeout, follow_redirects=True) as client:
             _fetch_verified(client, url, target, settings, progress)
     except DataError as error:
         advice = f"Get it by other means and put it at {target}, or name it with --source"

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from ..artifacts import Artifact
 from .interactions import Interactions, read_events
-from .splits import PROTOCOL_CLASSES
+from .splits import PROTOCOL_RULES
 
 # %% ../../nbs/20_data.holdout.ipynb #fc2068b8
 def _is_seen(history: Interactions, events: Interactions) -> np.ndarray: # bool, one per event
@@ -125,7 +125,7 @@ def load_holdout(
 ) -> Holdout:
     "Load the held-out set of a phase."
     contents = split.manifest["contents"]
-    rules = PROTOCOL_CLASSES[contents["protocol"]]
+    rules = PROTOCOL_RULES[contents["protocol"]]
     if f"{phase}_fold_in" in rules.subsets:
         return _load_fold_in_holdout(split, phase, relevant)
     prediction_time = rules.prediction_time(contents["facts"], phase)

@@ -28,7 +28,7 @@ def _source_not_found(settings: Settings) -> NotFoundError:
         archive = paths(settings).archives()[0]
         return NotFoundError(f"{name} is not available here: get {CATALOGUE[name].url}, put it at {archive}, "
                              f"or name the file with --source")
-    hint = did_you_mean(name, list(CATALOGUE))
+    hint = did_you_mean(name, CATALOGUE)
     return NotFoundError(f"there is no dataset {name}{hint}: known are {', '.join(CATALOGUE)}; "
                          f"your own needs --source or --ratings")
 

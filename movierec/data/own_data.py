@@ -24,7 +24,7 @@ def _parse_column(text: str) -> tuple[str, str]: # role, name in the file
     role, equals, name = (word.strip() for word in text.partition("="))
     if not equals or not name or role not in OWN_COLUMNS:
         choices = ", ".join(f"{role}=NAME" for role in OWN_COLUMNS)
-        raise DataError(f"--columns {text} should be one of {choices}{did_you_mean(role, list(OWN_COLUMNS))}")
+        raise DataError(f"--columns {text} should be one of {choices}{did_you_mean(role, OWN_COLUMNS)}")
     return role, name
 
 # %% ../../nbs/14_data.own_data.ipynb #2be2f992

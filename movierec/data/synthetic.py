@@ -8,17 +8,16 @@ __all__ = ['SHAPES', 'STARS', 'STAR_SHARES', 'GENRES', 'N_GROUPS', 'README', 'Sh
 # %% ../../nbs/21_data.synthetic.ipynb #411c9424
 import zipfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import duckdb
 import numpy as np
 import pandas as pd
 
+from ..artifacts import replace_file
 from ..config import DAY, ConfigError, DataError, did_you_mean
-from .tables import sql_literal
+from .tables import connect, sql_literal
 
 # %% ../../nbs/21_data.synthetic.ipynb #bc6fdc90
 @dataclass(frozen=True)
@@ -273,8 +272,7 @@ def _member(name: str) -> zipfile.ZipInfo:
 # %% ../../nbs/21_data.synthetic.ipynb #5f0db514
 def _write_csv(frame: pd.DataFrame, columns: str, file: Path) -> None:
     "Write columns (SQL) of a data frame as CSV with a header; DuckDB is faster at it than pandas."
-    with duckdb.connect() as con:
-        con.execute("SET enable_progress_bar = false")
+    with connect() as con:
         con.register("frame", frame)
         con.execute(f"COPY (SELECT {columns} FROM frame) TO {sql_literal(file)} (FORMAT csv, HEADER true)")
 
@@ -344,20 +342,14 @@ def synthesize(
 
     Raises `ConfigError` for an unknown shape or scale, and `DataError` if the file can't be written."""
     if like not in SHAPES:
-        raise ConfigError(f"there is no shape {like}{did_you_mean(like, list(SHAPES))}: there is {', '.join(SHAPES)}")
+        raise ConfigError(f"there is no shape {like}{did_you_mean(like, SHAPES)}: there is {', '.join(SHAPES)}")
     if not 0 < scale <= 1:
         raise ConfigError(f"the scale {scale} should be above 0 and at most 1")
     report("drawing ratings")
     tables = _draw_tables(like, scale, seed)
-    temporary = out.with_name(f".{out.name}.tmp")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        with replace_file(out) as temporary, TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
             _write_archive(temporary, Path(folder), like, tables, _readme(like, scale, seed, tables), report)
-        temporary.replace(out)
     except OSError as error:
         raise DataError(f"{out} can't be written: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
     return {table: len(frame) for table, frame in tables.items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import duckdb
 
-from ..config import DataError, Settings
+from ..config import DAY, DataError, Settings
 from .archive import LoadedSource, detect_encoding
 from .tables import fetch_value, sql_literal, write_table
 
@@ -40,7 +40,7 @@ def _check_time(
 ) -> str: # WHEN … THEN …
     "Return the check of a timestamp, which must be from 1990 until tomorrow."
     return ("WHEN timestamp IS NULL THEN 'timestamp is missing or no time' "
-            f"WHEN NOT (timestamp BETWEEN {_FIRST_TIME} AND {now + 86_400}) "
+            f"WHEN NOT (timestamp BETWEEN {_FIRST_TIME} AND {now + DAY}) "
             f"THEN 'timestamp is ' || {_shown_value('timestamp')} || ', not a time from 1990 until now'")
 
 # %% ../../nbs/15_data.validate.ipynb #6d4f77ce

@@ -15,7 +15,7 @@ from time import perf_counter
 import numpy as np
 import pandas as pd
 
-from ..artifacts import Artifact, paths
+from ..artifacts import Artifact, paths, replace_file
 from ..config import ALL_SOURCES, Settings
 from ..data.holdout import Holdout
 from .tuning import open_phases
@@ -145,7 +145,7 @@ def importance(
     ranker: Ranker, # one that has contributions, such as V3
     validation: TrainingSet,
     seed: int,
-    max_rows: int = 20_000, # of more candidates, so many are drawn
+    max_rows: int = 20_000, # candidates that are permuted; of more, a sample is taken
 ) -> pd.DataFrame: # a row per feature, the most important first: group, importance
     "Return the mean absolute contribution of each feature (TreeSHAP, Lundberg et al. 2020)."
     rows = ranker.select_columns(validation.features)[validation.is_candidate]
@@ -217,10 +217,9 @@ def calibration(
 
 # %% ../../nbs/65b_evaluation.ablation.ipynb #4b924aaa
 def _write_table(table: pd.DataFrame, file: Path) -> None:
-    "Write a table as CSV under a temporary name, then rename it."
-    temporary = file.with_name(f".{file.name}.tmp")
-    table.to_csv(temporary, float_format="%.6f")
-    temporary.replace(file)
+    "Write a table as CSV, in one step."
+    with replace_file(file) as temporary:
+        table.to_csv(temporary, float_format="%.6f")
 
 # %% ../../nbs/65b_evaluation.ablation.ipynb #81d30bc2
 def _measurements(

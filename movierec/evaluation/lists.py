@@ -8,7 +8,6 @@ __all__ = ['SystemLists', 'metric_cutoffs', 'headline_metrics', 'lists_of_users'
 
 # %% ../../nbs/60_evaluation.lists.ipynb #9972ae7b
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from ..artifacts import Artifact, build, paths
+from ..artifacts import Artifact, build, paths, replace_file
 from ..config import DataError, LIST_COLUMNS, Settings
 from ..data.holdout import Holdout, load_holdout
-from ..data.splits import PROTOCOL_CLASSES
+from ..data.splits import PROTOCOL_RULES
 from ..data.tables import connect, query, write_table
 from ..metrics import user_metrics
 from ..progress import report_progress
@@ -33,13 +32,13 @@ from ..stages import load_rankers
 # %% ../../nbs/60_evaluation.lists.ipynb #8e11a8c0
 def metric_cutoffs(settings: Settings, protocol: str) -> tuple[int, ...]: # ascending
     "Return the list lengths k at which the metrics of a protocol are computed."
-    return PROTOCOL_CLASSES[protocol].cutoffs or settings.cutoffs
+    return PROTOCOL_RULES[protocol].cutoffs or settings.cutoffs
 
 # %% ../../nbs/60_evaluation.lists.ipynb #aef921d6
 def headline_metrics(settings: Settings, protocol: str) -> tuple[str, ...]: # names such as "ndcg@10"
     "Return the metrics by which the systems of a protocol are compared and tested."
     first = metric_cutoffs(settings, protocol)[0]
-    return tuple(name.format(k=first) for name in PROTOCOL_CLASSES[protocol].headline)
+    return tuple(name.format(k=first) for name in PROTOCOL_RULES[protocol].headline)
 
 # %% ../../nbs/60_evaluation.lists.ipynb #d5634b1a
 SystemLists = dict[str, tuple[np.ndarray, np.ndarray]] # system → item_idx int32 and scores float32, both users × k
@@ -243,17 +242,11 @@ def export_lists(
     """Write stored lists as Parquet with the columns userId, movieId, rank and score.
 
     Raises `DataError` if the file can't be written."""
-    temporary = out.with_name(f".{out.name}.tmp")
     users, items = data.path / "users.parquet", data.path / "items.parquet"
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with connect(lists=list_files(lists, system), users=users, items=items) as con:
-            rows = write_table(con, f"SELECT {', '.join(LIST_COLUMNS)} FROM lists JOIN users USING (user_idx) "
+        with connect(lists=list_files(lists, system), users=users, items=items) as con, replace_file(out) as temporary:
+            return write_table(con, f"SELECT {', '.join(LIST_COLUMNS)} FROM lists JOIN users USING (user_idx) "
                                     f"JOIN items USING (item_idx) WHERE rank <= {k} ORDER BY user_idx, rank", temporary)
-        temporary.replace(out)
     except (OSError, duckdb.IOException) as error:
-        with suppress(OSError):
-            temporary.unlink()
         cause = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise DataError(f"{out} can't be written: {cause}") from None
-    return rows

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..artifacts import Artifact, build, file_lock, paths, write_json
+from ..artifacts import Artifact, build, file_lock, paths, replace_file, write_json
 from ..config import DataError, Settings
 from ..data.holdout import load_holdout
 from ..data.interactions import item_genre_matrix, load_items
@@ -208,14 +208,11 @@ def publish(
 ) -> dict[str, Path]: # suffix → file
     "Copy an evaluation to the results folder as <name>.json, .csv and .png, named by `Settings.results_name`."
     folder = paths(settings).results
-    folder.mkdir(parents=True, exist_ok=True)
     files = {suffix: folder / f"{settings.results_name(protocol)}.{suffix}" for suffix in ("json", "csv", "png")}
-    with file_lock(evaluation.path):  # one writer at a time, so the temporary name can be fixed and reused after a kill
+    with file_lock(evaluation.path):  # one writer at a time
         for suffix, file in files.items():
             content = (evaluation.path / f"results.{suffix}").read_bytes()
-            temporary = file.with_name(f".{file.name}.tmp")
             if not file.is_file() or file.read_bytes() != content:
-                temporary.write_bytes(content)
-                temporary.replace(file)
-            temporary.unlink(missing_ok=True)
+                with replace_file(file) as temporary:
+                    temporary.write_bytes(content)
     return files

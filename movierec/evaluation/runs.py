@@ -26,7 +26,8 @@ def changed_settings(
     prefix: str = "",
 ) -> dict[str, Any]: # "als.factors" → 32
     "Return the settings that differ from their defaults."
-    defaults = Settings().model_dump(mode="json") if defaults is None else defaults
+    if defaults is None:
+        defaults = Settings.model_construct().model_dump(mode="json")  # `Settings()` would read environment variables
     changed: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, dict) and isinstance(defaults.get(name), dict):

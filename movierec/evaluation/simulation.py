@@ -445,7 +445,7 @@ def plot_power(
 # %% ../../nbs/66_evaluation.simulation.ipynb #7e23be5f
 def simulate_ab(
     settings: Settings,
-    protocol: str, # one of `PROTOCOL_CLASSES`
+    protocol: str, # one of `PROTOCOL_RULES`
     a: str, # a system
     b: str, # another
     k: int = 10, # length of the lists that the simulated users see

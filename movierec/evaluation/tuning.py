@@ -26,7 +26,7 @@ def users_in_context(
     hybrid: Hybrid, # fitted on `holdout.history`
     holdout: Holdout,
     user_context: str, # one of `USER_CONTEXTS`
-    limit: int, # of more users, so many are drawn
+    limit: int, # at most; of more users, a sample is taken
     seed: int,
 ) -> np.ndarray: # int32, ascending user_idx
     "Return the evaluated users who are in a context; raises `DataError` if there are none."
@@ -105,7 +105,7 @@ def tune_weights(
     depth: int = 500, # length of the sources' lists, at least 200
     grid: tuple[float, ...] = (0, 0.1, 0.25, 0.5, 1, 2, 4), # weights to try
     sweeps: int = 3, # over all sources, at most
-    max_users: int = 1_500, # of more users, so many are drawn
+    max_users: int = 1_500, # at most; of more users, a sample is taken
     seed: int = 0,
 ) -> tuple[dict[str, float], pd.Series]: # source → weight; the metrics they reach on the users they were tuned on
     "Tune the weights of one user context by coordinate ascent; raises `DataError` if no user is in it."
@@ -160,7 +160,7 @@ def tune(
 ) -> tuple[dict[str, float], pd.Series]: # source → weight; the metrics they reach on validation
     "Tune the weights of one user context on the validation set of a finished run."
     if user_context not in USER_CONTEXTS:
-        hint = did_you_mean(user_context, list(USER_CONTEXTS))
+        hint = did_you_mean(user_context, USER_CONTEXTS)
         raise NotFoundError(f"there is no user context {user_context}{hint}: there are {', '.join(USER_CONTEXTS)}")
     settings, split, sources = open_phases(settings, protocol)
     holdout = load_holdout(split, "validation")

@@ -77,7 +77,8 @@ SESSION_FEATURES = (
     Feature("user_mean_conf", "mean confidence, pulled towards 1 by five events", "user_features", 1.0),
     Feature("hour_of_day", "hour of the prediction time, UTC", "request", 0.0),
     Feature("user_context", "what the user is doing: "
-            + ", ".join(f"{number} {name}" for number, name in enumerate(USER_CONTEXTS)), "hybrid", 0.0),
+            + ", ".join(f"{number} {name}" for number, name in enumerate(USER_CONTEXTS)),
+            "hybrid", float(USER_CONTEXTS.index("new_user"))),
 )
 
 # %% ../../nbs/50_ranking.features.ipynb #d0c72de2

@@ -120,7 +120,7 @@ def fuse(
 # %% ../../nbs/41_retrieval.fusion.ipynb #f2cf8667
 def within_quotas(
     lists: dict[str, np.ndarray], # source → int, n × depth: item_idx, best first
-    quotas: dict[str, int], # source → so many of its first items have a place
+    quotas: dict[str, int], # source → number of its first items that have a place
     n_items: int,
 ) -> np.ndarray: # bool, n × (n_items + 1)
     "Mark the items that a quota guarantees a place."
@@ -153,7 +153,7 @@ class RankFusion:
     "Weighted reciprocal rank fusion with weights for each user context."
     weights: dict[str, dict[str, float]] # user context → source → weight; a source without one has weight 0
     rank_constant: float = 20.0
-    quotas: dict[str, int] = field(default_factory=dict) # source → so many of its first items are in the pool
+    quotas: dict[str, int] = field(default_factory=dict) # source → number of its first items that are in the pool
     pool_size: int = 200 # candidates per user; the quotas hold for a pool of this size
 
     def active(self, sources: dict[str, Any]) -> dict[str, Any]: # by name

@@ -163,7 +163,7 @@ class Hybrid(Recommender):
     rank_constant: float = 20.0
     session_hours: float = 1.0 # a user whose last event is not older is in a session
     new_user_events: int = 5 # a user with fewer is new
-    quotas: dict[str, int] = field(default_factory=dict) # source → so many of its first items are in the pool
+    quotas: dict[str, int] = field(default_factory=dict) # source → number of its first items that are in the pool
 
     def _fit(self, interactions: Interactions) -> None:
         for source in self.sources.values():

@@ -219,10 +219,10 @@ class LinearAutoregression(LinearRecommender):
     regularization: float = 700.0 # λ
     max_items: int = 6_000 # the most rated are modelled
     min_events: int = 10 # events that a modelled item has
-    least: float = 0.01 # memories end where an event weighs less
+    min_weight: float = 0.01 # memories end where an event weighs less
 
     def _memories(self) -> list[tuple[int, float]]:
-        return [(1 if d == 0 else int(np.ceil(np.log(self.least) / np.log(d))), d) for d in self.decays]
+        return [(1 if d == 0 else int(np.ceil(np.log(self.min_weight) / np.log(d))), d) for d in self.decays]
 
     def _fit(self, interactions: Interactions) -> None:
         self.items = most_rated(interactions, self.max_items, self.min_events)

@@ -149,7 +149,7 @@ class PopularityRecent(NonPersonalizedRecommender):
         counts = np.ones(len(days_ago), np.float32), (days_ago, interactions.item_idx)
         self.by_day = sparse.csr_matrix(counts, shape=shape)
         per_day = np.bincount(days_ago, minlength=self.by_day.shape[0])
-        self.events_before = np.concatenate([[0], np.cumsum(per_day)])  # on days that are less than so many days ago
+        self.events_before = np.concatenate([[0], np.cumsum(per_day)])  # fewer than 0, 1, 2 … days ago
 
     def _time_slot(self, as_of: np.ndarray) -> np.ndarray: # days that weren't over at the prediction time
         return np.clip(-((as_of - self.interactions.as_of) // DAY), 0, self.by_day.shape[0]).astype(np.int64)

@@ -8,7 +8,6 @@ __all__ = ['make_dropout', 'one_cycle', 'torch_threads', 'write_checkpoint', 'lo
 
 # %% ../../nbs/38b_retrieval.training.ipynb #28459859
 import math
-import os
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ..artifacts import replace_file
 from ..data.interactions import Interactions
 from movierec.retrieval.transformer import (
     encode,
@@ -96,11 +96,8 @@ def write_checkpoint(
     arrays = {f"weights.{name}": tensor.detach().numpy() for name, tensor in weights.items()}
     for number, moments in optimizer.state_dict()["state"].items():
         arrays |= {f"optimizer.{number}.{name}": tensor.numpy() for name, tensor in moments.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    with replace_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, key=key, epochs_done=epochs_done, **arrays)
-    temporary.replace(path)
 
 # %% ../../nbs/38b_retrieval.training.ipynb #ed2b5bfe
 def load_checkpoint(

@@ -86,7 +86,7 @@ def cut_windows(
 def training_windows(
     interactions: Interactions,
     length: int, # events in a window at most
-    batch_events: int, # about so many events in a batch
+    batch_events: int, # approximate number of events in a batch
     max_windows: int,
     rng: np.random.Generator,
 ) -> list[tuple[np.ndarray, np.ndarray]]: # a batch each: first events of its windows, and their sizes

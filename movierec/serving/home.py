@@ -31,10 +31,8 @@ from .search import Movie
 from .service import Recommendation
 from movierec.serving.user_ranking import (
     Ranking,
-    attribute_to_sources,
+    attribute_items,
     diversify,
-    explain_selected,
-    feature_contributions,
     movie_similarity,
     rank_candidates,
     select_items,
@@ -143,7 +141,7 @@ def select_seed_items(
     model: ServingModel,
     history: Interactions, # of one fold-in user
     n: int = 3, # how many
-    last: int = 20, # of so many liked events
+    last: int = 20, # number of liked events
 ) -> np.ndarray: # int: item_idx, the latest first
     "Select recently liked movies that differ from each other, as subjects of rows."
     liked = history.item_idx
@@ -233,15 +231,12 @@ def make_cards(
     ranking: Ranking, # all candidates: their scores are the scale of `match`
     shown: Ranking, # those from which was selected
     selected: np.ndarray, # int, n: positions in `shown`
-    feedback: UserFeedback,
+    reasons: Sequence[str], # n
 ) -> list[Card]: # n; without ranks (0)
     "Return selected candidates with reasons and matches."
     if not len(selected):
         return []
     lowest, spread = ranking.scores.min(), max(float(np.ptp(ranking.scores)), 1e-12)
-    contributions = feature_contributions(model, shown, selected)
-    top_sources = attribute_to_sources(model, shown, selected, contributions)
-    reasons = explain_selected(model, shown, selected, top_sources, feedback)
     cards = []
     for position, reason in zip(selected, reasons, strict=True):
         movie, score = model.catalogue.movie(shown.items[position]), shown.scores[position]
@@ -281,7 +276,8 @@ def build_home_page(
     is_available[order] = True  # all but the disliked
     rows = fill_rows([top, *row_candidates(model, shown, order, history)], is_available, filters.k)
     selected = np.concatenate([row.positions for row in rows]) if rows else np.zeros(0, int)
-    cards = make_cards(model, ranking, shown, selected, requester.feedback)
+    reasons = attribute_items(model, shown, selected, requester.feedback).reasons
+    cards = make_cards(model, ranking, shown, selected, reasons)
     notes = [] if rows else ["nothing fits: fewer filters show more"]
     return HomePage(model.system, model.key, _number_cards(rows, cards), notes)
 
@@ -359,14 +355,13 @@ def explain_movie(
     require_item(model, item)
     ranking, position = _find_candidate(model, requester, item)
     pool_position = ranking.pool_positions[position[0]]
-    contributions = feature_contributions(model, ranking, position)
-    (card,) = make_cards(model, ranking, ranking, position, requester.feedback)
-    (top_source,) = attribute_to_sources(model, ranking, position, contributions)
+    attributed = attribute_items(model, ranking, position, requester.feedback)
+    (card,) = make_cards(model, ranking, ranking, position, attributed.reasons)
     listed: list[FeatureContribution] = []
     others = 0.0
-    if contributions is not None and ranking.matrix is not None:
+    if attributed.contributions is not None and ranking.matrix is not None:
         values = ranking.matrix[pool_position].astype(float)
-        listed, others = _largest_contributions(model, values, contributions[0], n_features)
+        listed, others = _largest_contributions(model, values, attributed.contributions[0], n_features)
     sources = _source_ranks(ranking, pool_position)
     card = replace(card, rank=int(position[0]) + 1)
-    return Explanation(card, len(ranking.items), top_source, sources, listed, others)
+    return Explanation(card, len(ranking.items), attributed.top_sources[0], sources, listed, others)

@@ -110,7 +110,7 @@ class PosterDownload:
     def pending(
         self,
         movies: list[tuple[int, int]], # movieId, tmdbId
-        limit: int | None, # so many at most
+        limit: int | None, # at most
     ) -> list[tuple[int, int]]:
         "Return the movies to do something for; the images of all others count as used now, so that they stay."
         pending = [movie for movie in movies if not self._is_done(*movie)]

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..artifacts import paths
+from ..artifacts import paths, replace_file
 from ..config import Settings
 from .poster_art import generated_poster
 
@@ -58,10 +58,9 @@ def least_recently_used(
 # %% ../../nbs/76_serving.posters.ipynb #8f2b3818
 def write_image(file: Path, content: bytes, now: float) -> None: # now: seconds since 1970
     "Write an image and set its times."
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    os.utime(temporary, (now, now))
-    temporary.replace(file)
+    with replace_file(file) as temporary:
+        temporary.write_bytes(content)
+        os.utime(temporary, (now, now))
 
 # %% ../../nbs/76_serving.posters.ipynb #2ea2a9fe
 class ImageCache:

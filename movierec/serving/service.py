@@ -36,8 +36,7 @@ from movierec.serving.model import (
 from .search import Movie
 from movierec.serving.user_ranking import (
     Ranking,
-    attribute_to_sources,
-    explain_selected,
+    attribute_items,
     feature_contributions,
     rank_candidates,
     select_items,
@@ -102,9 +101,7 @@ def compute_recommendations(
     is_reranked = diversity > 0 or bool(feedback.dislikes)
     ranking = rank_candidates(model, history, user, max(k, model.hybrid.pool_size) if is_reranked else k)
     selected = select_items(model, ranking, k, diversity, list(feedback.dislikes))
-    contributions = feature_contributions(model, ranking, selected)
-    top_sources = attribute_to_sources(model, ranking, selected, contributions)
-    reasons = explain_selected(model, ranking, selected, top_sources, feedback)
+    reasons = attribute_items(model, ranking, selected, feedback).reasons
     return _answer(model, _recommendations(model, ranking.items[selected], ranking.scores[selected], reasons), k)
 
 # %% ../../nbs/72_serving.service.ipynb #449236a6
@@ -220,18 +217,17 @@ def _item_rows(
     feedback: UserFeedback,
 ) -> list[dict[str, Any]]:
     "Return the selected items with top source and reason, features and contributions (where the system has them)."
-    contributions = feature_contributions(model, ranking, selected)
-    top_sources = attribute_to_sources(model, ranking, selected, contributions)
-    reasons = explain_selected(model, ranking, selected, top_sources, feedback)
+    attributed = attribute_items(model, ranking, selected, feedback)
     rows: list[dict[str, Any]] = []
-    for number, (place, top_source, reason) in enumerate(zip(selected, top_sources, reasons, strict=True)):
+    for number, place in enumerate(selected):
         item = ranking.items[place]
         row = {"item_idx": int(item), "title": model.catalogue.titles[item], "rank": number + 1}
-        row |= {"score": _json_number(ranking.scores[place]), "top_source": top_source, "reason": reason}
+        row["score"] = _json_number(ranking.scores[place])
+        row |= {"top_source": attributed.top_sources[number], "reason": attributed.reasons[number]}
         if ranking.matrix is not None:
             row["features"] = [_json_number(value) for value in ranking.matrix[ranking.pool_positions[place]]]
-        if contributions is not None:
-            row["contributions"] = [_json_number(value) for value in contributions[number]]
+        if attributed.contributions is not None:
+            row["contributions"] = [_json_number(value) for value in attributed.contributions[number]]
         rows.append(row)
     return rows
 

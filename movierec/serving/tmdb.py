@@ -45,7 +45,7 @@ class RateLimiter:
         self,
         rate: float, # requests per second
         clock: Callable[[], float] = time.monotonic, # seconds
-        wait: Callable[[float], bool] | None = None, # waits so many seconds; returns True if stopped meanwhile
+        wait: Callable[[float], bool] | None = None, # waits a number of seconds; returns True if stopped meanwhile
     ) -> None:
         self._stop = threading.Event()
         self.rate, self._clock, self._wait = rate, clock, wait or self._stop.wait
@@ -74,7 +74,7 @@ class RateLimiter:
             self.sleep(remaining)
 
     def pause(self, seconds: float) -> None:
-        "Send no request for so many seconds."
+        "Send no request for a number of seconds."
         with self._lock:
             self._next = max(self._next, self._clock() + seconds)
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['min_max_scale', 'diversify', 'similarity_parts', 'movie_similarity', 'Ranking', 'rank_candidates', 'select_items',
-           'feature_contributions', 'attribute_to_sources', 'explain_selected']
+           'feature_contributions', 'attribute_to_sources', 'explain_selected', 'AttributedItems', 'attribute_items']
 
 # %% ../../nbs/71_serving.user_ranking.ipynb #24a8cc6b
 from collections.abc import Sequence
@@ -174,3 +174,24 @@ def explain_selected(
     seed_items = find_seed_items(ranking.hybrid, np.zeros(1, np.int32), items[None], top_sources[None])[0]
     titles, genre_names = model.catalogue.titles, model.genre_names
     return explain_items(ranking.hybrid, 0, items, top_sources, seed_items, titles, genre_names, feedback.likes)
+
+# %% ../../nbs/71_serving.user_ranking.ipynb #83244312
+@dataclass(frozen=True, eq=False)
+class AttributedItems:
+    "What put each of n selected items into the list."
+    contributions: np.ndarray | None # float64, n × features; None if the system can't split its scores
+    top_sources: np.ndarray # object (str), n: the source that contributed most
+    reasons: list[str] # n: a sentence each
+
+# %% ../../nbs/71_serving.user_ranking.ipynb #f7484630
+def attribute_items(
+    model: ServingModel,
+    ranking: Ranking,
+    selected: np.ndarray, # int, n: positions in `ranking.items`
+    feedback: UserFeedback,
+) -> AttributedItems:
+    "Attribute selected items to features and sources, and explain each in a sentence."
+    contributions = feature_contributions(model, ranking, selected)
+    top_sources = attribute_to_sources(model, ranking, selected, contributions)
+    reasons = explain_selected(model, ranking, selected, top_sources, feedback)
+    return AttributedItems(contributions, top_sources, reasons)

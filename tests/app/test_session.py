@@ -49,10 +49,9 @@ def test_recent_profile(api):
         ("Comedy", 0.5), ("Horror", 0.3333), ("Drama", 0.1667)]
     assert [(one["name"], one["share"]) for one in profile["decades"]] == [
         ("1980", 0.3333), ("1990", 0.3333), ("2000", 0.3333)]
-    assert profile["movies"] == 4
     assert [one["share"] for one in recent_profile(history[:2], [])["decades"]] == [0.5, 0.0, 0.5]
     assert recent_profile(history, [liked], last=1)["genres"] == [{"name": "Horror", "share": 1.0}]
-    assert recent_profile([], []) == {"movies": 0, "genres": [], "decades": []}
+    assert recent_profile([], []) == {"genres": [], "decades": []}
 
 
 def test_genre_ratings(api):

@@ -7,7 +7,7 @@ from movierec.artifacts import Artifact
 from movierec.config import Settings
 from movierec.data.ingest import ingest
 from movierec.data.interactions import build_interactions
-from movierec.data.splits import PROTOCOL_CLASSES, build_split
+from movierec.data.splits import PROTOCOL_RULES, build_split
 from movierec.data.tables import query
 
 
@@ -31,4 +31,4 @@ def ratings(tiny):
 def splits(tiny) -> dict[str, Artifact]:
     """The split of each protocol."""
     settings, _, data = tiny
-    return {protocol: build_split(settings, data, protocol) for protocol in PROTOCOL_CLASSES}
+    return {protocol: build_split(settings, data, protocol) for protocol in PROTOCOL_RULES}

@@ -9,7 +9,7 @@ from movierec.config import DataError
 from movierec.data.holdout import load_holdout
 from movierec.data.ingest import ingest
 from movierec.data.interactions import build_interactions, load_interactions
-from movierec.data.splits import PROTOCOL_CLASSES, build_split, export_split
+from movierec.data.splits import PROTOCOL_RULES, build_split, export_split
 from movierec.data.tables import query
 
 COLUMNS = ["userId", "movieId", "rating", "timestamp"]
@@ -20,7 +20,7 @@ def exported(tiny, splits, protocol, folder):
     _, _, data = tiny
     rows = export_split(splits[protocol], data, folder)
     subsets = {subset: query("SELECT * FROM t", t=folder / f"{subset}.parquet")
-               for subset in PROTOCOL_CLASSES[protocol].subsets}
+               for subset in PROTOCOL_RULES[protocol].subsets}
     assert rows == {subset: len(frame) for subset, frame in subsets.items()}
     return subsets
 
@@ -118,7 +118,7 @@ def test_too_small_for_a_split(tmp_path):
     folder = write_archive(tmp_path / "archive", n_users=1, per_user=2)
     settings = tiny_settings(tmp_path)
     data = build_interactions(settings, ingest(settings, folder))
-    for protocol in PROTOCOL_CLASSES:
+    for protocol in PROTOCOL_RULES:
         with pytest.raises(DataError, match="too small for the"):
             build_split(settings, data, protocol)
 

@@ -6,7 +6,9 @@ import pytest
 from movierec.config import load_settings
 from movierec.evaluation.ablation import (
     calibration,
+    evaluate_ranker,
     importance,
+    learning_curve,
     platt_scaling,
     ranker_variants,
     source_ablation,
@@ -48,6 +50,15 @@ def test_variants_leave_out_or_keep_one_group(phase):
         assert set(kept) == {feature.name for feature in FEATURE_GROUPS[group]}
         assert set(kept).isdisjoint(left_out) and len(kept) + len(left_out) == len(V3_FEATURES)
         assert [name for name in V3_FEATURES if name in left_out] == list(left_out), "features keep their order"
+
+
+def test_the_learning_curve_halves_the_training_users(phase):
+    settings, holdout, _, labelled = phase
+    settings = settings.model_copy(update={"ranker_v3": settings.ranker_v3.model_copy(update={"trees": 5})})
+    table, n = learning_curve(labelled, labelled, holdout, settings, steps=3), len(labelled.users)
+    assert table.index.tolist() == [n >> 2, n >> 1, n] and table.index.name == "training users"
+    whole = evaluate_ranker(train_ranker("ranked_v3", labelled, settings), labelled, holdout, settings.cutoffs)
+    assert table.loc[n].to_dict() == pytest.approx(whole), "the last row is trained on all users"
 
 
 def test_importance_is_the_mean_absolute_contribution(phase):

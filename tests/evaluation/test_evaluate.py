@@ -108,6 +108,13 @@ def test_the_highest_mean_is_not_enough():
     assert not compare_systems(values, settings, system="base")["significantly_best"], "not above every other"
 
 
+def test_equal_systems_are_never_significantly_different():
+    base = np.random.default_rng(2).random(200)
+    equal = compare_systems({"a": base, "b": base.copy()}, load_settings(bootstrap=200))
+    assert equal["versus"]["b"] == {"difference": 0, "low": 0, "high": 0, "p_holm": 1}
+    assert not equal["significantly_best"]
+
+
 def test_a_single_system_has_no_comparison():
     only = compare_systems({"only": np.ones(9)}, load_settings())
     assert only == {"system": "only", "versus": {}, "significantly_best": False}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from movierec.artifacts import paths, write_json
-from movierec.config import NotFoundError
+from movierec.config import NotFoundError, Settings
 from movierec.data.tables import connect, query, write_table
 from movierec.evaluation.results import read_user_metrics
 from movierec.evaluation.runs import (
@@ -30,6 +30,13 @@ def settings(tiny_run, tmp_path_factory):
     own = shared.model_copy(update={"reports_dir": tmp_path_factory.mktemp("runs")})
     shutil.copytree(paths(shared).runs, paths(own).runs)
     return own
+
+
+def test_environment_variables_are_no_defaults(monkeypatch):
+    settings = Settings().model_dump(mode="json")
+    monkeypatch.setenv("MOVIEREC_SEED", "7")
+    assert changed_settings(settings) == {}
+    assert changed_settings(Settings().model_dump(mode="json")) == {"seed": 7}
 
 
 @pytest.fixture(scope="module")

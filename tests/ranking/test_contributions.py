@@ -64,6 +64,17 @@ def test_attributed_lists_are_the_systems_own(stage, rankers, name):
         assert (sources == "als").all()
     if name == "hybrid":
         assert np.array_equal(sources, hybrid.fusion.top_sources(hybrid.pool(users, as_of, 10)))
+    if name in rankers:
+        pool = hybrid.pool(users, as_of)
+        user, rank = np.nonzero(found.items >= 0)
+        place = (pool.items[user] == found.items[user, rank][:, None]).argmax(axis=1)
+        expected = hybrid.fusion.top_sources(pool)[user, place]
+        if name == "ranked_v3":
+            rows = stage.store.matrix(pool, as_of, rankers[name].features)[user, place]
+            contributions = rankers[name].contributions(rows)[:, :-1]
+            names = tuple(hybrid.sources)
+            expected = top_contributing_source(contributions, rankers[name].features, expected, names)
+        assert np.array_equal(sources[user, rank], expected)
 
 
 def test_no_users_have_no_attributed_lists(stage, v3):

@@ -192,7 +192,7 @@ def test_absent_sources_are_unknown_and_new_users_are_described(store):
 def test_without_anything_to_look_up_features_have_their_declared_default(store):
     """A user and an item without events: all but the request's and the catalogue's features have their default."""
     matrix = matrix_of(store, np.array([NEW_USER]), [[NEW_ITEM]], np.array([store.interactions.as_of]))[0, 0]
-    not_looked_up = {"item_genre_count", "item_year", "hour_of_day", "user_context", "fused_rank"}
+    not_looked_up = {"item_genre_count", "item_year", "hour_of_day", "fused_rank"}
     for feature, value in zip(FEATURES, matrix, strict=True):
         if feature.name not in not_looked_up:
             np.testing.assert_allclose(value, feature.default, rtol=1e-6, err_msg=feature.name)

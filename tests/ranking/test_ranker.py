@@ -13,7 +13,6 @@ from movierec.artifacts import write_json
 from movierec.config import ArtifactError
 from movierec.ranking.features import V2_FEATURES, V3_FEATURES
 from movierec.ranking.ranker import (
-    MAX_TABLE_SPLITS,
     RANKERS,
     PointwiseRanker,
     load_ranker,
@@ -21,6 +20,7 @@ from movierec.ranking.ranker import (
     save_ranker,
     train_ranker,
 )
+from movierec.ranking.tree_shap import MAX_SPLITS
 
 
 @pytest.mark.parametrize("version", ["ranked_v2", "ranked_v3"])
@@ -103,7 +103,7 @@ def test_contributions_add_up_to_the_score(stage, rankers):
 
 
 def test_trees_too_large_for_tables_are_explained_by_lightgbm(stage):
-    options = {"leaves": MAX_TABLE_SPLITS + 4, "trees": 5, "min_samples_leaf": 5}
+    options = {"leaves": MAX_SPLITS + 4, "trees": 5, "min_samples_leaf": 5}
     settings = stage.settings.model_copy(update={"ranker_v3": stage.settings.ranker_v3.model_copy(update=options)})
     ranker = train_ranker("ranked_v3", stage.training, settings)
     rows = stage.training.rows(stage.training.features)[:20]

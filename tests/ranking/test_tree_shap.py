@@ -6,7 +6,7 @@ import lightgbm
 import numpy as np
 import pytest
 
-from movierec.ranking.tree_shap import TreeShapTables, max_splits, shapley_values
+from movierec.ranking.tree_shap import MAX_SPLITS, TreeShapTables, max_splits, shapley_values
 
 
 def made_up(leaves):
@@ -31,6 +31,12 @@ def test_contributions_are_those_of_treeshap(leaves):
     assert tables.n_features == 6 and max_splits(model.dump_model()) == leaves - 1
     assert np.allclose(found, model.predict(rows, pred_contrib=True), atol=1e-12)
     assert np.array_equal(found[7], tables.contributions(rows[[7]])[0]), "alone as in a batch"
+
+
+def test_larger_trees_are_refused():
+    model, _ = made_up(MAX_SPLITS + 2)
+    with pytest.raises(ValueError, match=f"{MAX_SPLITS + 1} splits"):
+        TreeShapTables(model.dump_model())
 
 
 def test_trees_without_a_split_add_a_constant():

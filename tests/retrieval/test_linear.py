@@ -57,7 +57,7 @@ def test_linear_autoregression_by_definition(decays, max_items):
     rng = np.random.default_rng(0)
     all_histories = [rng.permutation(11)[:length].tolist() for length in rng.integers(0, 11, 60)]
     interactions = make_histories(all_histories, 12)
-    model = LinearAutoregression(decays, 3.0, max_items=max_items, least=1e-9, min_events=1).fit(interactions)
+    model = LinearAutoregression(decays, 3.0, max_items=max_items, min_weight=1e-9, min_events=1).fit(interactions)
     n, restricted = len(model.items), restrict_to_items(interactions, model.items)
     bounds = restricted.indptr
     histories = [restricted.item_idx[bounds[user] : bounds[user + 1]].tolist() for user in range(60)]

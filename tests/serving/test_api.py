@@ -32,9 +32,10 @@ from movierec.serving.tmdb import ATTRIBUTION
 def copy_of(settings, folder, **service):
     """The same run in a folder of its own, which may be written to; the folders appear complete."""
     changed = {"service": settings.service.model_copy(update=service)}
+    ignored = shutil.ignore_patterns("*.lock", "*.tmp", "logs")
     for name in ("reports_dir", "data_dir"):
         changed[name] = folder / name
-        shutil.copytree(getattr(settings, name), folder / f"copy of {name}")
+        shutil.copytree(getattr(settings, name), folder / f"copy of {name}", ignore=ignored)
         (folder / f"copy of {name}").rename(changed[name])
     return settings.model_copy(update=changed)
 

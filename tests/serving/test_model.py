@@ -35,7 +35,7 @@ def test_precomputed_lists_belong_to_one_system_and_protocol(settings, open_serv
 
 def test_damaged_lists_are_reported(settings, tmp_path):
     mine = settings.model_copy(update={"data_dir": tmp_path / "data"})
-    shutil.copytree(settings.data_dir, mine.data_dir)
+    shutil.copytree(settings.data_dir, mine.data_dir, ignore=shutil.ignore_patterns("*.lock", "*.tmp"))
     file = paths(mine).precomputed / "items.npy"
     file.write_bytes(file.read_bytes()[:-4] + b"\x00\x00\x00\x07")
     with pytest.raises(ArtifactError, match="can't be read"):
