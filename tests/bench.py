@@ -310,7 +310,7 @@ def ours_ranker(archive: Path, folder: Path):
 
     from movierec.artifacts import replace_atomically
     from movierec.parallel import map_threads
-    from movierec.ranking.ranker import train_ranker
+    from movierec.ranking.ranker import save_ranker, train_ranker
     from movierec.ranking.training import TrainingSet
 
     settings, store = _settings(archive), _store(archive)
@@ -337,7 +337,7 @@ def ours_ranker(archive: Path, folder: Path):
         ranker = train_ranker("ranked_v3", TrainingSet(users, items, features, labels), settings)
         done = time.perf_counter()
         with replace_atomically(archive.parent / "ranker") as temporary:
-            ranker.save(temporary)
+            save_ranker(ranker, temporary)
         return {
             "users": len(users),
             "rows": int((items >= 0).sum()),
@@ -636,6 +636,10 @@ def main() -> None:
             }
     write_json(target, results)
     print(f"written to {target.relative_to(ROOT)}")
+    failed = [case for case in wanted for who, line in results["cases"][case].items()
+              if who.startswith("movierec") and "failed" in line]
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -191,7 +191,7 @@ def process_all(
 
 # %% ../../nbs/77b_serving.poster_download.ipynb #c712288b
 def no_progress(done: int, total: int) -> None:
-    "Report progress to nobody."
+    "Ignore progress."
 
 # %% ../../nbs/77b_serving.poster_download.ipynb #87ab710a
 def download_posters(

@@ -78,9 +78,9 @@ def test_attributed_lists_are_the_systems_own(stage, rankers, name):
 
 
 def test_no_users_have_no_attributed_lists(stage, v3):
-    nobody = np.zeros(0, np.int64)
+    no_users = np.zeros(0, np.int64)
     for system in (stage.hybrid, v3, stage.hybrid.sources["als"]):
-        found = attributed_lists(stage.store, system, nobody, 5, nobody)
+        found = attributed_lists(stage.store, system, no_users, 5, no_users)
         assert [part.shape for part in found] == [(0, 5)] * 3
 
 

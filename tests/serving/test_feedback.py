@@ -1,4 +1,4 @@
-"""The feedback log: what is acknowledged is kept, whoever writes and however they die."""
+"""The feedback log: what is acknowledged is kept, with several writers and when one is killed."""
 
 import errno
 import json
