@@ -562,7 +562,7 @@ def test_killed_anywhere_it_ends_with_the_same_results(tiny_run, tmp_path):
             killed += 1
         process.wait()
     assert killed >= len(moments) - 2, "most kills must hit a living run"
-    half_written = where.results / ".global-time.json.tmp"  # too short a moment to be hit reliably
+    half_written = where.results / ".global-time.json.4711.tmp"  # too short a moment to be hit reliably
     half_written.write_text('{"systems"')
     run(settings, folder / "archive")
     assert published(settings) == published(tiny_run[0])

@@ -210,6 +210,8 @@ def publish(
     folder = paths(settings).results
     files = {suffix: folder / f"{settings.results_name(protocol)}.{suffix}" for suffix in ("json", "csv", "png")}
     with file_lock(evaluation.path):  # one writer at a time
+        for leftover in folder.glob(f".{settings.results_name(protocol)}.*.tmp"):
+            leftover.unlink()  # of a killed run
         for suffix, file in files.items():
             content = (evaluation.path / f"results.{suffix}").read_bytes()
             if not file.is_file() or file.read_bytes() != content:
