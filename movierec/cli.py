@@ -5,27 +5,30 @@
 # %% auto #0
 __all__ = ['app', 'DatasetOption', 'ProtocolOption', 'DataDirOption', 'ReportsDirOption', 'ConfigOption', 'SetOption',
            'SourceOption', 'RatingsOption', 'MoviesOption', 'ColumnsOption', 'OnBadRowsOption', 'RunProtocolOption',
-           'MemoryLimitOption', 'UserIdOption', 'RecommendKOption', 'RecommendSystemOption', 'RecommendProtocolOption',
-           'DebugOption', 'CompareProtocolOption', 'SystemsOption', 'RelevantOption', 'TiesOption',
-           'CompareTargetOption', 'NamesOption', 'MetricOption', 'SegmentOption', 'RunsProtocolOption',
-           'RunsDatasetOption', 'UserContextOption', 'AOption', 'BOption', 'SimulateProtocolOption', 'SimulateKOption',
-           'PatienceOption', 'PClickOption', 'PNoiseOption', 'TrialsOption', 'ApiHostOption', 'ApiPortOption',
-           'WorkersOption', 'UntilEofOption', 'AppHostOption', 'AppPortOption', 'ApiUrlOption', 'OpenBrowserOption',
-           'LimitOption', 'RefreshOption', 'SizeOption', 'ExportProtocolOption', 'ExportSplitTargetOption',
-           'ExportRecommendationsTargetOption', 'ExportRecommendationsSystemOption', 'ExportRecommendationsKOption',
-           'NameOption', 'SynthesizeTargetOption', 'LikeOption', 'ScaleOption', 'SeedOption', 'LONG_COMMANDS',
-           'command_settings', 'run', 'recommend', 'compare', 'runs', 'ablate', 'tune', 'simulate', 'api', 'show_app',
-           'posters', 'export_split', 'export_recommendations', 'download', 'synthesize', 'datasets', 'info', 'run_cli',
-           'main']
+           'UntilOption', 'MemoryLimitOption', 'TimezoneOption', 'TimeFormatOption', 'RatingScaleOption',
+           'ImplicitOption', 'EncodingOption', 'FilesArgument', 'UserIdOption', 'RecommendKOption',
+           'RecommendSystemOption', 'RecommendProtocolOption', 'DebugOption', 'CompareProtocolOption', 'SystemsOption',
+           'RelevantOption', 'TiesOption', 'CompareTargetOption', 'NamesOption', 'MetricOption', 'SegmentOption',
+           'RunsProtocolOption', 'RunsDatasetOption', 'UserContextOption', 'AOption', 'BOption',
+           'SimulateProtocolOption', 'SimulateKOption', 'PatienceOption', 'PClickOption', 'PNoiseOption',
+           'TrialsOption', 'ApiHostOption', 'ApiPortOption', 'WorkersOption', 'UntilEofOption', 'AppHostOption',
+           'AppPortOption', 'ApiUrlOption', 'OpenBrowserOption', 'LimitOption', 'RefreshOption', 'SizeOption',
+           'ExportProtocolOption', 'ExportSplitTargetOption', 'ExportRecommendationsTargetOption',
+           'ExportRecommendationsSystemOption', 'ExportRecommendationsKOption', 'NameOption', 'SynthesizeTargetOption',
+           'LikeOption', 'ScaleOption', 'SeedOption', 'LONG_COMMANDS', 'command_settings', 'run', 'ingest', 'inspect',
+           'recommend', 'compare', 'runs', 'ablate', 'tune', 'simulate', 'api', 'show_app', 'posters', 'export_split',
+           'export_recommendations', 'download', 'synthesize', 'datasets', 'info', 'run_cli', 'main']
 
 # %% ../nbs/93_cli.ipynb #cf7e14b9
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 import time
 import traceback
+import unicodedata
 from importlib import metadata
 from pathlib import Path
 from threading import Thread
@@ -46,7 +49,7 @@ from rich.progress import (
 from typer.exceptions import TyperException
 
 from .artifacts import paths
-from .config import ConfigError, MovierecError, Settings, load_settings
+from .config import ConfigError, DataError, MovierecError, Settings, load_settings
 from movierec.terminal import (
     STATUS,
     command_name,
@@ -133,8 +136,10 @@ def _with_section(config: Path | None, settings: Settings, section: str, **optio
 
 # %% ../nbs/93_cli.ipynb #1668a518
 def _dataset_name(given: Path) -> str: # archive, folder or file that was named
-    "Return the dataset's name: that of its source, without the ending."
-    return re.sub(r"\.(zip|csv|tsv|parquet)$", "", given.resolve().name)
+    "Return the dataset's name: that of its source, without the ending, made of letters, digits, dots and dashes."
+    name = re.sub(r"(\.(zip|gz|zst|csv|tsv|txt|dat|inter|json|jsonl|parquet))+$", "", given.resolve().name, flags=re.I)
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._") or "my-data"
 
 # %% ../nbs/93_cli.ipynb #57b3d201
 def _print_run(
@@ -175,18 +180,22 @@ SourceOption = Annotated[
 ]
 RatingsOption = Annotated[
     Path | None,
-    typer.Option("--ratings", help="CSV or Parquet file of your own events, instead of --source."),
+    typer.Option("--ratings", help="File of your own events (CSV, JSON, Parquet, RecBole), instead of --source."),
 ]
 MoviesOption = Annotated[
     Path | None,
     typer.Option(
         "--movies",
-        help="CSV or Parquet file of your own catalogue: the item's column, title, genres." ,
+        help="File of your own catalogue: the item's column, title; genres and year if there are any." ,
     ),
 ]
 ColumnsOption = Annotated[
     str | None,
-    typer.Option("--columns", help="What your columns are called: user=…,item=…,rating=…,time=…"),
+    typer.Option(
+        "--columns",
+        help="What your columns are called: user=…,item=…,rating=…,time=…; "
+        "and those of --movies: movie=…,title=…,genres=…,year=…",
+    ),
 ]
 OnBadRowsOption = Annotated[
     str | None,
@@ -194,7 +203,15 @@ OnBadRowsOption = Annotated[
 ]
 RunProtocolOption = Annotated[
     str | None,
-    typer.Option("--protocol", help="leave-last-out, global-time or all.", show_default="all"),
+    typer.Option("--protocol", help="leave-last-out, global-time, strong-generalization or all.", show_default="all"),
+]
+UntilOption = Annotated[
+    str | None,
+    typer.Option(
+        "--until",
+        help="Stop after a step: ingest, interactions, splits, sources, rankers, lists, evaluation or serving.",
+        show_default="serving",
+    ),
 ]
 MemoryLimitOption = Annotated[
     str | None,
@@ -205,6 +222,50 @@ MemoryLimitOption = Annotated[
     ),
 ]
 
+# %% ../nbs/93_cli.ipynb #c4d5e6f7
+TimezoneOption = Annotated[
+    str,
+    typer.Option("--timezone", help="Zone of times without one, as Europe/Berlin."),
+]
+TimeFormatOption = Annotated[
+    str | None,
+    typer.Option("--time-format", help="Pattern of the times, as %d/%m/%Y.", show_default="by the values"),
+]
+RatingScaleOption = Annotated[
+    str | None,
+    typer.Option("--rating-scale", help="LOW:HIGH, stars, thumbs or counts.", show_default="by the values"),
+]
+ImplicitOption = Annotated[
+    bool,
+    typer.Option("--implicit", help="Ignore the ratings: every event counts the same."),
+]
+EncodingOption = Annotated[
+    str | None,
+    typer.Option("--encoding", help="Encoding of the text, as cp1251.", show_default="by the bytes"),
+]
+
+# %% ../nbs/93_cli.ipynb #67912b30
+def _given_source(
+    source: Path | None,
+    ratings: Path | None,
+    movies: Path | None,
+    columns: str | None,
+    reading: dict[str, Any], # the other fields of `OwnData`
+) -> Any: # an archive or folder, `OwnData`, or None
+    "Return the source that the options name; raises `ConfigError` if they don't go together."
+    if source is not None and ratings is not None:
+        raise ConfigError("--source and --ratings are two ways to say where the data are: give one of them")
+    if ratings is not None:
+        from movierec.data.columns import parse_columns
+        from movierec.data.own_data import OwnData
+
+        return OwnData(ratings, movies, parse_columns(columns), **reading)
+    given = [f"--{name.replace('_', '-')}" for name, value in reading.items() if value not in (None, False, "UTC")]
+    given += [name for name, value in (("--movies", movies), ("--columns", columns)) if value is not None]
+    if given:
+        raise ConfigError(f"{' and '.join(given)} describe files of your own: they need --ratings")
+    return source
+
 # %% ../nbs/93_cli.ipynb #0bf4f260
 @app.command()
 def run(
@@ -213,8 +274,14 @@ def run(
     ratings: RatingsOption = None,
     movies: MoviesOption = None,
     columns: ColumnsOption = None,
+    timezone: TimezoneOption = "UTC",
+    time_format: TimeFormatOption = None,
+    rating_scale: RatingScaleOption = None,
+    implicit: ImplicitOption = False,
+    encoding: EncodingOption = None,
     on_bad_rows: OnBadRowsOption = None,
     protocol: RunProtocolOption = None,
+    until: UntilOption = None,
     memory_limit: MemoryLimitOption = None,
     data_dir: DataDirOption = None,
     reports_dir: ReportsDirOption = None,
@@ -222,13 +289,11 @@ def run(
     assignments: SetOption = None,
 ) -> None:
     "Run the whole pipeline: archive, tables, split, models, lists, metrics. What is up to date is skipped."
-    if source is not None and ratings is not None:
-        raise ConfigError("--source and --ratings are two ways to say where the data are: give one of them")
-    if ratings is None and (movies is not None or columns is not None):
-        raise ConfigError("--movies and --columns describe files of your own: they need --ratings")
-    given = source or ratings
+    reading = {"timezone": timezone, "time_format": time_format, "rating_scale": rating_scale, "implicit": implicit,
+               "encoding": encoding}
+    given = _given_source(source, ratings, movies, columns, reading)
     if given is not None and dataset is None:
-        dataset = _dataset_name(given)
+        dataset = _dataset_name(given if isinstance(given, Path) else given.path)
     settings = command_settings(
         config,
         assignments,
@@ -241,11 +306,12 @@ def run(
     )
     started = time.perf_counter()
     from movierec import pipeline
-    from movierec.data.own_data import OwnData, parse_columns
 
-    own_data = None if ratings is None else OwnData(ratings, movies, parse_columns(columns))
     with logged_progress(settings) as progress:
-        results = pipeline.run(settings, own_data or source, progress)
+        results = pipeline.run(settings, given, progress, until or pipeline.STEPS[-1])
+    if until is not None and until not in ("evaluation", "serving"):
+        out.print(f"\nStopped after {until}; the next run goes on from there. Log: {log_location()}", soft_wrap=True)
+        return
     shown = {
         "--dataset": None if settings.dataset == "ml-latest-small" else settings.dataset,
         "--data-dir": data_dir,
@@ -254,6 +320,101 @@ def run(
     }
     options = "".join(f" {name} {value}" for name, value in shown.items() if value is not None)
     _print_run(settings, results, time.perf_counter() - started, options)
+
+# %% ../nbs/93_cli.ipynb #be9baeca
+@app.command()
+def ingest(
+    dataset: DatasetOption = None,
+    source: SourceOption = None,
+    ratings: RatingsOption = None,
+    movies: MoviesOption = None,
+    columns: ColumnsOption = None,
+    timezone: TimezoneOption = "UTC",
+    time_format: TimeFormatOption = None,
+    rating_scale: RatingScaleOption = None,
+    implicit: ImplicitOption = False,
+    encoding: EncodingOption = None,
+    on_bad_rows: OnBadRowsOption = None,
+    data_dir: DataDirOption = None,
+    reports_dir: ReportsDirOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+) -> None:
+    "Read and check an archive or files of your own, and write tables; the first step of `run`."
+    run(dataset, source, ratings, movies, columns, timezone, time_format, rating_scale, implicit, encoding,
+        on_bad_rows, None, "ingest", None, data_dir, reports_dir, config, assignments)
+
+# %% ../nbs/93_cli.ipynb #5ea9f022
+FilesArgument = Annotated[
+    list[Path],
+    typer.Argument(help="A MovieLens archive or folder; or a file of events, and one of items if there is any."),
+]
+
+# %% ../nbs/93_cli.ipynb #3ef8bcff
+def _print_inspection(inspection: Any, command: str) -> None: # inspection: of `data.inspect`
+    "Print how files would be read, and the command that runs them."
+    for line in inspection.lines:
+        out.print(escape(line), soft_wrap=True)
+    counts = ", ".join(f"{count:,} {name}" for name, count in inspection.counts.items())
+    out.print(f"Good rows: {counts}", soft_wrap=True)
+    for kind in inspection.rejects:
+        rows = f"{kind['count']:,} {'row' if kind['count'] == 1 else 'rows'}"
+        first = f"{kind['file']}, the first in line {kind['line']}: {kind['reason']}"
+        out.print(f"[yellow]{rows} would be rejected[/], {escape(first)}", soft_wrap=True)
+    events = plain_table("\nThe first events, as understood", *inspection.events.columns)
+    for row in inspection.events.itertuples(index=False):
+        events.add_row(*("–" if value != value else str(value) for value in row))
+    out.print(events)
+    out.print(f"\nNext: {command}", soft_wrap=True)
+
+# %% ../nbs/93_cli.ipynb #ec7382b4
+@app.command()
+def inspect(
+    files: FilesArgument,
+    columns: ColumnsOption = None,
+    timezone: TimezoneOption = "UTC",
+    time_format: TimeFormatOption = None,
+    rating_scale: RatingScaleOption = None,
+    implicit: ImplicitOption = False,
+    encoding: EncodingOption = None,
+) -> None:
+    "Say how files would be read, and what is wrong with them, without running anything."
+    from movierec.data.archive import Archive
+    from movierec.data.columns import parse_columns
+    from movierec.data.inspect import inspect as inspect_source
+    from movierec.data.inspect import own_data_from_files
+    from movierec.data.own_data import OwnData
+
+    given = {"columns": columns, "timezone": None if timezone == "UTC" else timezone, "time-format": time_format,
+             "rating-scale": rating_scale, "encoding": encoding}
+    options = "".join(f" --{name} {shlex.quote(value)}" for name, value in given.items() if value is not None)
+    options += " --implicit" if implicit else ""
+    source: Archive | OwnData
+    if len(files) == 1 and _is_archive(files[0]):
+        source = Archive.open(files[0])
+        named = f"--source {shlex.quote(str(files[0]))}"
+    else:
+        how = OwnData(files[0], None, parse_columns(columns), timezone, time_format, rating_scale, implicit, encoding)
+        source = own_data_from_files(files, how)
+        named = f"--ratings {shlex.quote(str(source.ratings))}"
+        named += f" --movies {shlex.quote(str(source.movies))}" if source.movies else ""
+    _print_inspection(inspect_source(source), f"{command_name()} run {named}{options}")
+
+# %% ../nbs/93_cli.ipynb #0b4c54b2
+def _is_archive(path: Path) -> bool:
+    "Return whether a path is a folder or a MovieLens archive, rather than a file of events."
+    from movierec.data.archive import Archive
+    from movierec.data.formats import container_of
+
+    if not path.is_file():
+        return True  # a folder; what doesn't exist is reported as a missing source
+    if container_of(path) != "zip":
+        return False
+    try:
+        Archive.open(path)
+    except DataError:
+        return False
+    return True
 
 # %% ../nbs/93_cli.ipynb #48a51e14
 def _debug_cell(name: str, value: Any) -> str:
@@ -1074,7 +1235,7 @@ def run_cli(arguments: list[str]) -> int: # the exit code
     return code
 
 # %% ../nbs/93_cli.ipynb #d8506b27
-LONG_COMMANDS = ("run", "compare", "ablate", "tune", "simulate")
+LONG_COMMANDS = ("run", "ingest", "compare", "ablate", "tune", "simulate")
 
 
 def main() -> None:

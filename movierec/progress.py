@@ -44,3 +44,6 @@ class Progress:
     def done(self, artifact: Artifact) -> Artifact:
         "Called with the stage's artifact, built or up to date; returns it."
         return artifact
+
+    def message(self, text: str) -> None:
+        "Called between stages with a sentence that a person should read."

@@ -80,6 +80,11 @@ class RunLog(Progress):
         self._artifact = artifact
         return self._running.done(artifact)
 
+    def message(self, text: str) -> None:
+        "Log a sentence, and pass it on; see `Progress.message`."
+        self.note("message", text=text)
+        self.next_progress.message(text)
+
 # %% ../nbs/89_run_log.ipynb #42f768f4
 class _WarningHandler(logging.Handler):
     "Writes the warnings of libraries to a run log."

@@ -237,18 +237,20 @@ def precompute(
     settings: Settings,
     data: Artifact, # from `build_interactions`
     sources: Artifact, # from `build_sources` in the phase "serving"
-    rankers: Artifact, # from `build_rankers`
+    choice: Artifact, # from `build_rankers`; from `build_lists` for data without times, on which no ranker is trained
     report: Callable[..., None] = lambda *_: None, # how many users are done
 ) -> Artifact: # items, scores, top_sources and seed_items, each with a row per user
     "Recommend to all users just after the last event, by the system that was best on validation."
-    best = rankers.manifest["contents"]["best_on_validation"]
+    best = choice.manifest["contents"]["best_on_validation"]
     k = settings.service.precomputed
 
     def make(folder: Path) -> dict[str, Any]:
         events = load_interactions(data)
         n = events.n_users
-        store = FeatureStore(Hybrid.load(sources.path, events), rankers.manifest["config"]["half_life_days"])
-        system = make_systems(store, load_rankers(rankers, settings.dataset))[best]
+        half_life = choice.manifest["config"].get("half_life_days", settings.half_life_days)
+        store = FeatureStore(Hybrid.load(sources.path, events), half_life)
+        rankers = load_rankers(choice, settings.dataset) if best in RANKERS else {}
+        system = make_systems(store, rankers)[best]
         progress = report_progress(report, f"recommending by {best}", n)
         lists = attributed_lists(store, system, np.arange(n), k, np.full(n, events.as_of), progress=progress)
         progress = report_progress(report, "finding seed items", n)
@@ -256,5 +258,5 @@ def precompute(
         checksums = write_arrays(folder, lists._asdict() | {"seed_items": seed_items})
         return {"system": best, "sources": list(store.hybrid.sources), "rows": {"users": n}, "crc32": checksums}
 
-    inputs = {"interactions": data.key, "sources": sources.key, "rankers": rankers.key}
+    inputs = {"interactions": data.key, "sources": sources.key, "rankers": choice.key}
     return build(paths(settings).precomputed, "stages", {"precomputed": k}, inputs, make)

@@ -96,6 +96,13 @@ def summarize(contents: dict[str, Any]) -> str: # of an artifact's manifest
         return f"{len(rows)} systems, {contents['users']:,} users"
     return ", ".join(f"{count:,} {name}" for name, count in list(rows.items())[:4])
 
+# %% ../nbs/91_terminal.ipynb #d0738e4f
+def _stage_line(name: str, artifact: Artifact | None, seconds: float) -> str:
+    "Return the line of a stage that has ended, in rich's markup."
+    if artifact is None or not artifact.built:
+        return f"[dim]· {name:<48}   up to date[/]"
+    return f"[green]✓[/] {name:<48} {seconds:6.1f} s   [dim]{escape(summarize(artifact.manifest['contents']))}[/]"
+
 # %% ../nbs/91_terminal.ipynb #2ee8bc75
 class TerminalProgress(Progress):
     "Progress in the terminal: while a stage runs, what it does, a bar, a rate and the time left; then its line."
@@ -124,15 +131,7 @@ class TerminalProgress(Progress):
         ) as self._bars:
             self.report("")
             yield self
-        self._print_line()
-
-    def _print_line(self) -> None:
-        if self._artifact is None or not self._artifact.built:
-            out.print(f"[dim]· {self._name:<48}   up to date[/]")
-            return
-        seconds = time.perf_counter() - self._started
-        made = escape(summarize(self._artifact.manifest["contents"]))
-        out.print(f"[green]✓[/] {self._name:<48} {seconds:6.1f} s   [dim]{made}[/]")
+        out.print(_stage_line(name, self._artifact, time.perf_counter() - self._started))
 
     def report(
         self, text: str, done: float | None = None, total: float | None = None, unit: str = ""
@@ -162,6 +161,10 @@ class TerminalProgress(Progress):
         "Remember the stage's artifact; see `Progress.done`."
         self._artifact = artifact
         return artifact
+
+    def message(self, text: str) -> None:
+        "Print a sentence; see `Progress.message`."
+        out.print(f"  {escape(text)}", soft_wrap=True)
 
 # %% ../nbs/91_terminal.ipynb #ea665c5b
 @contextmanager

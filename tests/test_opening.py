@@ -57,9 +57,9 @@ def test_names_that_do_not_exist(tiny_run, tmp_path):
         strong = type(split)(split.path, split.manifest | {"contents": contents}, built=False)
         check_system_of_run(settings, "ranked_v3", artifacts | {"split": strong, "rankers": None})
     with pytest.raises(NotFoundError, match="no protocol all"):
-        check_served_protocol("all")
+        check_served_protocol(tiny_settings(tmp_path), "all")
     with pytest.raises(NotFoundError, match=r"no protocol globaltime \(did you mean global-time\?\)"):
-        check_served_protocol("globaltime")
+        check_served_protocol(tiny_settings(tmp_path), "globaltime")
     with pytest.raises(NotFoundError, match="strong-generalization only measures"):
         open_serving(settings, protocol="strong-generalization")
     with pytest.raises(NotFoundError, match="no dataset other here"):

@@ -6,6 +6,7 @@ import itertools
 import re
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -22,8 +23,9 @@ import movierec
 from movierec.artifacts import paths
 from movierec.config import DataError
 from movierec.data.ingest import ingest
+from movierec.data.inspect import inspect
 from movierec.data.interactions import build_interactions
-from movierec.data.own_data import OwnData, parse_columns
+from movierec.data.own_data import OwnData
 from movierec.data.splits import PROTOCOL_RULES, build_split
 from movierec.data.synthetic import synthesize
 from movierec.data.tables import connect, write_table
@@ -230,6 +232,33 @@ class Recorder:
 BAD_ROWS = "1,1,9.0,1200000000\n1,1,\n1,one,3.0,1200000000\n80,999,3.0,1200000000\n"
 
 
+def use_own_files(folder: Path) -> None:
+    """Read files of several kinds, good and bad, as `run` and `inspect` do."""
+    events = "".join(f"{user},{movie},{1_500_000_000 + 7 * user + movie}\n" for user in range(3) for movie in (1, 2, 1))
+    files = {
+        "plays": "userId,movieId,timestamp\n" + events,
+        "ratings": "userId,movieId,rating,date\n1,1,4.5,13.2.2020\n1,1,3,14.2.2020\n2,2,5,1.3.2020\n2,9,5,1.3.2020\n",
+        "bare": "1\t1\t4.5\t1500000000\n2\t1\t3\t1500000001\n",
+        "json": '{"userId": 1, "movieId": 1, "timestamp": 1500000000}\n',
+        "multiline": 'userId,movieId,timestamp\n"1\n",1,1500000000\n,2,1500000001\n',
+        "films": "movieId,title,genres,year\n1,A,Drama;War,1990\n2,B,,\n2005-11-01,C,,\n",
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    with connect() as con:
+        moments = "TIMESTAMP '2020-01-01 00:00:00' AS timestamp, 7.0 AS userId, ['War'] AS genres"
+        write_table(con, f"SELECT 1 AS movieId, 'A' AS title, {moments}", folder / "typed")
+    for name in ("plays", "ratings", "bare", "json", "multiline", "typed"):
+        catalogue = folder / ("typed" if name == "typed" else "films")
+        own = OwnData(folder / name, None if name == "plays" else catalogue)
+        inspect(own)
+        settings = tiny_settings(folder, dataset=name, on_bad_rows="quarantine")
+        build_interactions(settings, ingest(settings, own))
+        with suppress(DataError):
+            ingest(tiny_settings(folder, dataset=f"strict-{name}"), own)
+    inspect(OwnData(folder / "ratings", time_format="%d.%m.%Y"))
+
+
 def use_tables(folder: Path) -> None:
     """Ingest all kinds of sources, good and bad, and split the interactions under every protocol."""
     archive = write_archive(folder / "archive")
@@ -243,15 +272,7 @@ def use_tables(folder: Path) -> None:
     for protocol in PROTOCOL_RULES:
         build_split(settings, data, protocol)
     movies_with_tmdb_id(settings)
-    own = "".join(f"{user},{movie},{1_500_000_000 + 7 * user + movie}\n" for user in range(3) for movie in (1, 2, 1))
-    (folder / "own.csv").write_text("userId,movieId,timestamp\n" + own)
-    ingest(tiny_settings(folder, dataset="own"), OwnData(folder / "own.csv"))
-    with connect() as con:
-        bad_event = "SELECT 1 AS userId, 1 AS movieId, 1500000000 AS timestamp, 7 AS rating"
-        write_table(con, bad_event, folder / "own.parquet")
-    with pytest.raises(DataError):
-        own_data = OwnData(folder / "own.parquet", columns=parse_columns("rating=rating"))
-        ingest(tiny_settings(folder, dataset="parquet"), own_data)
+    use_own_files(folder)
     synthesize(folder / "synthetic.zip", scale=0.001)
 
 

@@ -16,8 +16,8 @@ import pandas as pd
 from scipy import sparse
 
 from ..artifacts import Artifact, build, paths
-from ..config import DAY, EVENT_COLUMNS, Settings
-from .tables import connect, query, write_table
+from ..config import DAY, EVENT_COLUMNS, DataError, Settings
+from .tables import connect, fetch_value, query, write_table
 
 # %% ../../nbs/18_data.interactions.ipynb #5f18ed64
 _USERS_SQL = """
@@ -33,7 +33,7 @@ INTERACTIONS_SQL = {
     "items": _ITEMS_SQL,
     "interactions": """
         SELECT user_idx, item_idx, rating,
-               CAST(CASE WHEN rating IS NULL THEN 1
+               CAST(CASE WHEN rating IS NULL THEN 1 + ln(event_count)
                          ELSE greatest(rating - CAST({neutral_rating} AS FLOAT), 0) END AS FLOAT) AS confidence,
                timestamp,
                CAST(row_number() OVER (PARTITION BY user_idx ORDER BY timestamp, "row") - 1 AS INTEGER) AS position
@@ -45,13 +45,19 @@ def build_interactions(
     settings: Settings,
     tables: Artifact, # from `ingest`
 ) -> Artifact: # users, items and interactions as Parquet
-    "Give users and movies dense indices and ratings a confidence; sort each user's events by time (ties: file order)."
+    """Give users and movies dense indices and ratings a confidence; sort each user's events by time (ties: file order).
+
+    Raises `DataError` if no event has a confidence above 0."""
     def make(folder: Path) -> dict:
         rows = {}
         with connect(ratings=tables.path / "ratings.parquet", movies=tables.path / "movies.parquet") as con:
             for name, sql in INTERACTIONS_SQL.items():
                 con.execute(f"CREATE TEMP TABLE {name} AS " + sql.format(neutral_rating=settings.neutral_rating))
                 rows[name] = write_table(con, f"SELECT * FROM {name}", folder / f"{name}.parquet")
+            if not fetch_value(con, "SELECT coalesce(max(confidence), 0) > 0 FROM interactions"):
+                raise DataError(f"every rating of {settings.dataset} is at or below neutral_rating = "
+                                f"{settings.neutral_rating:g}, so no event counts as liked: set a lower one (--set "
+                                "neutral_rating=…), or ignore the ratings (--implicit)")
         return {"rows": rows}
 
     config = settings.subset("neutral_rating")
