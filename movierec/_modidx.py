@@ -218,6 +218,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'movierec.config._config_file': ('config.html#_config_file', 'movierec/config.py'),
                                  'movierec.config._first_problem': ('config.html#_first_problem', 'movierec/config.py'),
                                  'movierec.config._settings_class': ('config.html#_settings_class', 'movierec/config.py'),
+                                 'movierec.config.bundled_folder': ('config.html#bundled_folder', 'movierec/config.py'),
                                  'movierec.config.describe_settings': ('config.html#describe_settings', 'movierec/config.py'),
                                  'movierec.config.did_you_mean': ('config.html#did_you_mean', 'movierec/config.py'),
                                  'movierec.config.load_settings': ('config.html#load_settings', 'movierec/config.py'),

@@ -10,7 +10,7 @@ __all__ = ['RATING_COLUMNS', 'LIST_COLUMNS', 'EVENT_COLUMNS', 'CANDIDATE_COLUMNS
            'AlsRecentSettings', 'EaseSettings', 'LinearArSettings', 'SequentialSettings', 'SasrecSettings',
            'GenreSettings', 'SourceWeights', 'WeightSettings', 'HybridSettings', 'RankerSettings', 'RankerV3Settings',
            'DownloadSettings', 'ServiceSettings', 'AppSettings', 'PostersSettings', 'package_folder', 'project_root',
-           'Settings', 'describe_settings', 'load_settings']
+           'bundled_folder', 'Settings', 'describe_settings', 'load_settings']
 
 # %% ../nbs/00_config.ipynb #d55092cb
 import json
@@ -459,6 +459,12 @@ def project_root() -> Path: # absolute path
     "Return the checkout the package is imported from, or the current folder if it is installed elsewhere."
     root = package_folder().parent
     return root if (root / "settings.ini").is_file() else Path.cwd()
+
+# %% ../nbs/00_config.ipynb #607e2dc9
+def bundled_folder() -> Path: # absolute path
+    "Return the folder of the bundled archive: `bundled` in an installed package, or the checkout's `data`."
+    installed = package_folder() / "bundled"
+    return installed if installed.is_dir() else package_folder().parent / "data"
 
 # %% ../nbs/00_config.ipynb #9562a977
 def _check_consistency(settings: "Settings") -> None:
