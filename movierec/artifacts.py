@@ -26,7 +26,7 @@ from typing import Any, Literal
 import numpy as np
 from filelock import FileLock
 
-from .config import ArtifactError, NotFoundError, Settings, package_folder, project_root
+from .config import ArtifactError, NotFoundError, Settings, bundled_folder, package_folder
 from .parallel import peak_memory_mb, register_mapped, reset_peak_memory
 
 # %% ../nbs/02_artifacts.ipynb #4c336701
@@ -74,7 +74,7 @@ class Paths:
 
     def archives(self) -> list[Path]:
         "Return where an archive or folder of this dataset may be, in order of preference."
-        folders = dict.fromkeys((self.data, project_root() / "data"))  # the bundled one serves any data folder
+        folders = dict.fromkeys((self.data, bundled_folder()))  # the bundled one serves any data folder
         names = (f"raw/{self.dataset}.zip", f"raw/{self.dataset}", f"{self.dataset}.zip")
         return [folder / name for folder in folders for name in names]
 

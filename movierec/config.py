@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['RATING_COLUMNS', 'LIST_COLUMNS', 'EVENT_COLUMNS', 'CANDIDATE_COLUMNS', 'ProtocolName', 'ExtraProtocolName',
            'PROTOCOLS', 'EXTRA_PROTOCOLS', 'SourceName', 'NeuralSourceName', 'SOURCES', 'NEURAL_SOURCES', 'ALL_SOURCES',
-           'SYSTEMS', 'DAY', 'MovierecError', 'ConfigError', 'DataError', 'NotFoundError', 'ArtifactError',
+           'SYSTEMS', 'DAY', 'UrlList', 'MovierecError', 'ConfigError', 'DataError', 'NotFoundError', 'ArtifactError',
            'did_you_mean', 'SettingsGroup', 'PopularityRecentSettings', 'ItemItemSettings', 'AlsSettings',
            'AlsRecentSettings', 'EaseSettings', 'LinearArSettings', 'SequentialSettings', 'SasrecSettings',
            'GenreSettings', 'SourceWeights', 'WeightSettings', 'HybridSettings', 'RankerSettings', 'RankerV3Settings',
            'DownloadSettings', 'ServiceSettings', 'AppSettings', 'PostersSettings', 'package_folder', 'project_root',
-           'Settings', 'describe_settings', 'load_settings']
+           'bundled_folder', 'Settings', 'describe_settings', 'load_settings']
 
 # %% ../nbs/00_config.ipynb #d55092cb
+import json
 import os
 import tomllib
 from collections.abc import Iterable
@@ -20,9 +21,19 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -342,15 +353,29 @@ class RankerV3Settings(SettingsGroup):
     truncation: int = Field(30, ge=1)
     "A pair of items counts if at least one of the two is ranked this high."
 
+# %% ../nbs/00_config.ipynb #c6979dd9
+def _as_list(value: Any) -> Any:
+    "Return the value of a list setting as given, a JSON list as a list, and other text as a list of one."
+    if not isinstance(value, str):
+        return value
+    return json.loads(value) if value.startswith("[") else [value]
+
+# %% ../nbs/00_config.ipynb #c9bf9b3f
+UrlList = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^https?://[^/\s]\S*$")], ...],
+    NoDecode,  # an environment variable is text, like an argument of the command line
+    BeforeValidator(_as_list),
+]
+
 # %% ../nbs/00_config.ipynb #b5695cb1
 class DownloadSettings(SettingsGroup):
     "Downloading archives."
-    url: str = Field("https://files.grouplens.org/datasets/movielens", pattern=r"^https?://")
-    "Where <dataset>.zip and <dataset>.zip.md5 are; may be a mirror."
+    urls: UrlList = Field(("https://files.grouplens.org/datasets/movielens",), min_length=1)
+    "Servers' folders with <dataset>.zip, such as mirrors; each is tried if the ones before it can't deliver."
     timeout: float = Field(30.0, gt=0)
     "Seconds without a byte after which a connection is given up."
     attempts: int = Field(6, ge=1)
-    "Attempts without any progress before giving up."
+    "Attempts without any progress before a server is given up."
     backoff: float = Field(1.0, ge=0)
     "Seconds to wait after the first failure; doubles with each."
 
@@ -434,6 +459,12 @@ def project_root() -> Path: # absolute path
     "Return the checkout the package is imported from, or the current folder if it is installed elsewhere."
     root = package_folder().parent
     return root if (root / "settings.ini").is_file() else Path.cwd()
+
+# %% ../nbs/00_config.ipynb #607e2dc9
+def bundled_folder() -> Path: # absolute path
+    "Return the folder of the bundled archive: `bundled` in an installed package, or the checkout's `data`."
+    installed = package_folder() / "bundled"
+    return installed if installed.is_dir() else package_folder().parent / "data"
 
 # %% ../nbs/00_config.ipynb #9562a977
 def _check_consistency(settings: "Settings") -> None:

@@ -46,6 +46,14 @@ def write_archive(
     return folder
 
 
+def add_genome(folder: Path, n_movies: int = 3) -> Path:
+    """The folder, with a tag genome of three tags."""
+    scores = [f"{movie},{tag},{movie * tag / 100}" for movie in range(1, n_movies + 1) for tag in (1, 2, 3)]
+    (folder / "genome-tags.csv").write_text('tagId,tag\n1,007\n2,"love, actually"\n3,noir\n')
+    (folder / "genome-scores.csv").write_text("\n".join(["movieId,tagId,relevance", *scores]) + "\n")
+    return folder
+
+
 def zip_folder(folder: Path, target: Path, prefix: str = "tiny/") -> Path:
     """A folder's files as a zip archive."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -5,7 +5,9 @@ import threading
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
+from movierec import config
 from movierec.artifacts import (
     MODULES,
     build,
@@ -168,6 +170,25 @@ def test_results_can_be_written_elsewhere(tmp_path):
     settings = load_settings(reports_dir=tmp_path / "reports", results_dir=tmp_path / "mine")
     assert paths(settings).results == tmp_path / "mine" / "ml-latest-small"
     assert paths(settings).serving == tmp_path / "reports" / "models" / "ml-latest-small" / "serving"
+
+
+def test_the_bundled_archive_serves_any_data_folder_and_comes_last(tmp_path):
+    places = paths(load_settings(data_dir=tmp_path)).archives()
+    assert places[0] == tmp_path / "raw" / "ml-latest-small.zip"
+    assert [place for place in places if place.exists()] == [ROOT / "data" / "ml-latest-small.zip"] == places[-1:]
+    assert not any(place.exists() for place in paths(load_settings(dataset="ml-1mm", data_dir=tmp_path)).archives())
+
+
+def test_an_installed_package_has_the_bundled_archive_inside(tmp_path, monkeypatch):
+    bundled = tmp_path / "site-packages" / "movierec" / "bundled" / "ml-latest-small.zip"
+    bundled.parent.mkdir(parents=True)
+    bundled.touch()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(config, "package_folder", lambda: bundled.parents[1])
+    settings = load_settings()
+    assert settings.data_dir == tmp_path / "here" / "data" and settings.reports_dir == tmp_path / "here" / "reports"
+    assert [place for place in paths(settings).archives() if place.exists()] == [bundled]
 
 
 def test_modules_are_those_of_the_package():

@@ -192,7 +192,7 @@ def test_errors_are_one_sentence(tiny_run, tmp_path, run_here):
     elsewhere = ("--data-dir", tmp_path, "--reports-dir", tmp_path / "reports")
     offline = (
         "--set",
-        "download.url=http://127.0.0.1:1",
+        "download.urls=http://127.0.0.1:1",
         "--set",
         "download.backoff=0",
         "--data-dir",

@@ -36,6 +36,10 @@ def test_file_named_by_the_environment(tmp_path, monkeypatch):
     ({"half_life_days": float("inf")}, "half_life_days = inf"),
     ({"protocol": "random"}, "protocol = 'random'"),
     ({"dataset": "../evil"}, "dataset = '../evil'"),
+    ({"download": {"urls": "ftp://example.org"}}, r"download\.urls\.0 = 'ftp://example.org'"),
+    ({"download": {"urls": []}}, r"download\.urls = \[\] is not usable"),
+    ({"download": {"urls": "[oops"}}, r"download\.urls = '\[oops' is not usable"),
+    ({"download": {"url": "https://example.org"}}, r"no setting download\.url \(did you mean download\.urls\?\)"),
     ({"validation_quantile": 0.95}, "must rise"),
     ({"cutoffs": (10, 100)}, "cutoffs must rise and be between 1 and list_size"),
     ({"cutoffs": (20, 10)}, "cutoffs must rise"),
@@ -54,6 +58,16 @@ def test_one_weight_can_be_set_alone(monkeypatch):
     monkeypatch.setenv("MOVIEREC_HYBRID__WEIGHTS__IN_SESSION__ALS", "2")
     weights = load_settings(hybrid={"weights": {"in_session": {"sequential": 0}}}).hybrid.weights.in_session
     assert (weights.als, weights.sequential, weights.linear_ar) == (2, 0, 2)
+
+
+@pytest.mark.parametrize(("text", "urls"), [
+    ("https://a.org/data", ("https://a.org/data",)), ('["https://a.org", "http://b.org"]', ("https://a.org", "http://b.org")),
+])
+def test_a_list_of_addresses_may_be_one_address(monkeypatch, text, urls):
+    """As typed after --set, and as an environment variable."""
+    assert load_settings(download={"urls": text}).download.urls == urls
+    monkeypatch.setenv("MOVIEREC_DOWNLOAD__URLS", text)
+    assert load_settings().download.urls == urls
 
 
 def test_misspelt_environment_variable_is_an_error(monkeypatch):

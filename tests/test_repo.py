@@ -161,25 +161,73 @@ def test_metadata_agrees():
             assert name in pinned, f"{name} is not pinned in constraints.txt"
 
 
-@pytest.mark.slow
-def test_the_wheel_holds_every_module_and_the_static_files(tmp_path):
-    """An editable install would hide what is missing."""
-    copied = ("movierec", "settings.ini", "pyproject.toml", "setup.py", "README.md", "LICENSE")
-    for name in copied:
-        source, target = ROOT / name, tmp_path / "source" / name
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The wheel made from the source distribution: each of the two could lack something."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for name in ("movierec", "data", "settings.ini", "pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        source, target = ROOT / name, folder / "source" / name
         target.parent.mkdir(exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            derived = ("raw", "processed", "feedback") if name == "data" else ()
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", *derived))
         else:
             shutil.copy(source, target)
-    command = [sys.executable, "setup.py", "-q", "bdist_wheel", "-d", str(tmp_path)]
-    subprocess.run(command, cwd=tmp_path / "source", check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    command = [sys.executable, "setup.py", "-q", "sdist", "-d", folder]
+    subprocess.run(command, cwd=folder / "source", check=True, capture_output=True)
+    (packed,) = folder.glob("*.tar.gz")
+    pip("wheel", "-q", "--no-deps", "--no-index", "--no-build-isolation", "-w", folder, packed)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def pip(*arguments: object) -> None:
+    """Run pip, without asking whether there is a newer one."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_module_the_static_files_and_the_dataset(wheel):
+    """An editable install would hide what is missing."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
+        bundled = {name: archive.read(name) for name in names if name.startswith("movierec/bundled/")}
     static = {f"movierec/static/{file.name}" for file in (PACKAGE / "static").iterdir()}
     modules = {str(file.relative_to(ROOT)) for file in PACKAGE.rglob("*.py")}
     assert (modules | static | {"movierec/py.typed"}) - names == set()
+    with_licence = ("ml-latest-small.zip", "ml-latest-small.README.txt", "NOTICE.txt")
+    assert bundled == {f"movierec/bundled/{name}": (ROOT / "data" / name).read_bytes() for name in with_licence}
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_runs_in_an_empty_folder_without_a_network(wheel, tmp_path):
+    """The libraries are those of this environment, but not its editable install: that is found by another way."""
+    environment, folder = tmp_path / "environment", tmp_path / "empty"
+    folder.mkdir()
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True, capture_output=True)
+    python = environment / "bin" / "python"
+    pip("--python", python, "install", "-q", "--no-deps", "--no-index", wheel)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    libraries = Path(pytest.__file__).parents[1]
+    (packages / "libraries.pth").write_text(f"{libraries}\n")
+    fast = ("bootstrap=100", "als.iterations=1", "ranker.max_iter=10", "ranker_v3.trees=10", "linear_ar.max_items=500")
+    options = [part for setting in fast for part in ("--set", setting)]
+    unreachable = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | unreachable
+
+    def output(*command: object) -> str:
+        done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert Path(output(python, "-c", "import movierec; print(movierec.__file__)").strip()).is_relative_to(packages)
+    movierec = environment / "bin" / "movierec"
+    assert "ranked_v3" in output(movierec, "run", "--protocol", "global-time", *options)
+    assert sorted(file.name for file in folder.iterdir()) == ["data", "reports"]
+    assert (folder / "reports" / "results" / "ml-latest-small" / "global-time.json").is_file()
+    assert not (folder / "data" / "raw").exists(), "nothing was downloaded"
+    assert "ml-latest-small" in output(movierec, "info")
 
 
 def test_committed_results_are_of_a_whole_run():
@@ -194,3 +242,4 @@ def test_bundled_data_come_with_their_licence():
         assert archive.testzip() is None
         readme = archive.read("ml-latest-small/README.txt")
     assert (ROOT / "data" / "ml-latest-small.README.txt").read_bytes() == readme and b"redistribute" in readme
+    assert "ml-latest-small.README.txt" in (ROOT / "data" / "NOTICE.txt").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ import duckdb
 import pandas as pd
 import pytest
 import sqlglot
-from helpers import copy_of_run, tiny_settings, write_archive
+from helpers import add_genome, copy_of_run, tiny_settings, write_archive
 from sqlglot import ErrorLevel, exp
 from sqlglot.dialects import Spark
 
@@ -229,6 +229,7 @@ class Recorder:
         return None
 
 
+BAD_SCORES = "1,1,0.5\n1,9,0.5\n1,2,2\n"
 BAD_ROWS = "1,1,9.0,1200000000\n1,1,\n1,one,3.0,1200000000\n80,999,3.0,1200000000\n"
 
 
@@ -261,7 +262,9 @@ def use_own_files(folder: Path) -> None:
 
 def use_tables(folder: Path) -> None:
     """Ingest all kinds of sources, good and bad, and split the interactions under every protocol."""
-    archive = write_archive(folder / "archive")
+    archive = add_genome(write_archive(folder / "archive"))
+    with (archive / "genome-scores.csv").open("a") as file:
+        file.write(BAD_SCORES)
     (archive / "links.csv").write_text("movieId,imdbId,tmdbId\n1,0114709,862\n2,0113497,\n")
     with (archive / "ratings.csv").open("a") as file:
         file.write(BAD_ROWS)

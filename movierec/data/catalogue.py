@@ -25,6 +25,8 @@ class Dataset:
     ratings: int | None # number of ratings, as published; None where the set grows over time
     users: int | None # users with at least one rating
     movies: int | None # rows of the movies table
+    size: int | None = None # of the archive, in bytes; None where it isn't fixed
+    md5: str | None = None # of the archive, 32 hexadecimal digits; None where the published one is asked for
     redistributable: bool = False # may the rows be passed on under the same licence?
 
     @property
@@ -35,11 +37,11 @@ class Dataset:
 # %% ../../nbs/10_data.catalogue.ipynb #37d0e7d6
 CATALOGUE = {dataset.name: dataset for dataset in (
     Dataset("ml-latest-small", "csv", 1, 100_836, 610, 9_742, redistributable=True),
-    Dataset("ml-100k", "100k", 5, 100_000, 943, 1_682),
-    Dataset("ml-1m", "dat", 6, 1_000_209, 6_040, 3_883),
-    Dataset("ml-10m", "dat", 63, 10_000_054, 69_878, 10_681),
-    Dataset("ml-20m", "csv", 190, 20_000_263, 138_493, 27_278),
-    Dataset("ml-25m", "csv", 250, 25_000_095, 162_541, 62_423),
-    Dataset("ml-32m", "csv", 239, 32_000_204, 200_948, 87_585),
+    Dataset("ml-100k", "100k", 5, 100_000, 943, 1_682, 4_924_029, "0e33842e24a9c977be4e0107933c0723"),
+    Dataset("ml-1m", "dat", 6, 1_000_209, 6_040, 3_883, 5_917_549, "c4d9eecfca2ab87c1945afe126590906"),
+    Dataset("ml-10m", "dat", 63, 10_000_054, 69_878, 10_681, 65_566_137, "ce571fd55effeba0271552578f2648bd"),
+    Dataset("ml-20m", "csv", 190, 20_000_263, 138_493, 27_278, 198_702_078, "cd245b17a1ae2cc31bb14903e1204af3"),
+    Dataset("ml-25m", "csv", 250, 25_000_095, 162_541, 62_423, 261_978_986, "6b51fb2759a8657d3bfcbfc42b592ada"),
+    Dataset("ml-32m", "csv", 239, 32_000_204, 200_948, 87_585, 238_950_008, "d472be332d4daa821edc399621853b57"),
     Dataset("ml-latest", "csv", 335, None, None, None),
 )}

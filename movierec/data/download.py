@@ -10,6 +10,7 @@ import hashlib
 import random
 import re
 import shutil
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +19,15 @@ import httpx
 
 from ..artifacts import file_lock, paths
 from ..config import DataError, NotFoundError, Settings, did_you_mean
-from .catalogue import CATALOGUE
+from .catalogue import CATALOGUE, Dataset
 
 # %% ../../nbs/11_data.download.ipynb #24acdb32
 class _RetryableError(Exception):
     "A failure that may not happen again the next time."
+
+# %% ../../nbs/11_data.download.ipynb #33b3338b
+class _ServerError(Exception):
+    "A server can't deliver the archive; another one may."
 
 # %% ../../nbs/11_data.download.ipynb #a42090fb
 def _raise_if_temporary(response: httpx.Response) -> None:
@@ -30,10 +35,25 @@ def _raise_if_temporary(response: httpx.Response) -> None:
     if response.status_code == 429 or response.status_code >= 500:
         raise _RetryableError(f"the server answers {response.status_code}")
 
+# %% ../../nbs/11_data.download.ipynb #0041640b
+_HTTP_ERRORS = (httpx.HTTPError, httpx.InvalidURL, UnicodeError)
+
+# %% ../../nbs/11_data.download.ipynb #caf81a38
+def _refused_certificate(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    "Return the refusal of a certificate that caused an error, None if something else did."
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error
+
 # %% ../../nbs/11_data.download.ipynb #9fd9322c
-def _network_failure(error: httpx.HTTPError) -> _RetryableError:
-    "Return a transport error of httpx as one that is worth another try."
-    return _RetryableError(f"{type(error).__name__}: {error}".rstrip(": "))
+def _network_failure(error: Exception) -> _RetryableError | _ServerError:
+    "Return one of `_HTTP_ERRORS` as `_RetryableError`, or as `_ServerError` if another try won't help."
+    if refusal := _refused_certificate(error):
+        return _ServerError(f"the server's certificate was refused ({refusal.verify_message})")
+    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    is_lasting = isinstance(error, (httpx.UnsupportedProtocol, httpx.TooManyRedirects))
+    is_network = isinstance(error, httpx.HTTPError) and not is_lasting
+    return _RetryableError(text) if is_network else _ServerError(text)
 
 # %% ../../nbs/11_data.download.ipynb #b87b8408
 def _check_range(
@@ -41,7 +61,7 @@ def _check_range(
     part: Path, # the partial file; deleted if it doesn't fit
     size: int, # its bytes
 ) -> bool: # False if nothing is missing
-    "Check that a response continues the partial file; raises `_RetryableError` or `DataError` if it doesn't."
+    "Check that a response continues the partial file; raises `_RetryableError` or `_ServerError` if it doesn't."
     content_range = response.headers.get("Content-Range", "")
     if response.status_code == 416:  # no bytes from `size` on: either the file is complete, or it is of another archive
         total = re.match(r"bytes \*/(\d+)$", content_range)
@@ -51,27 +71,40 @@ def _check_range(
         raise _RetryableError("the server has a shorter file now")
     _raise_if_temporary(response)
     if response.status_code not in (200, 206):
-        raise DataError(f"{response.url} can't be fetched: the server answers {response.status_code}")
+        raise _ServerError(f"the server answers {response.status_code}")
     if response.status_code == 206 and not content_range.startswith(f"bytes {size}-"):
         part.unlink(missing_ok=True)
         raise _RetryableError("the server sent another range than the one asked for")
     return True
 
+# %% ../../nbs/11_data.download.ipynb #62f24a10
+def _check_size(
+    response: httpx.Response,
+    done: int, # bytes of the partial file that the response continues
+    size: int | None, # of the archive, if it is known
+) -> int | None: # bytes in all, if known
+    "Return the size of the whole file; raises `_ServerError` if the server has a file of another size."
+    length = response.headers.get("Content-Length", "")
+    total = done + int(length) if length.isdigit() else size
+    if size is not None and total != size:
+        raise _ServerError(f"the server has a file of {total:,} bytes, and the archive has {size:,}")
+    return total
+
 # %% ../../nbs/11_data.download.ipynb #60d3d1df
 def _write_body(
     response: httpx.Response,
     part: Path, # appended to if the server sent a range, overwritten otherwise
-    size: int, # bytes in `part` so far
+    dataset: Dataset,
     progress: Callable[[int, int | None], None],
 ) -> None:
     "Write a response's body to the partial file; raises `DataError` first if the disk can't hold it."
-    done = size if response.status_code == 206 else 0
-    length = response.headers.get("Content-Length")
-    total = done + int(length) if length and length.isdigit() else None
+    done = _size(part) if response.status_code == 206 else 0
+    total = _check_size(response, done, dataset.size)
     free = shutil.disk_usage(part.parent).free
     if total is not None and total - done > free:
         needed = f"{(total - done) / 1e6:,.0f} MB"
-        raise DataError(f"{response.url} needs {needed} and {part.parent} has {free / 1e6:,.0f} MB left")
+        raise DataError(f"{dataset.name} can't be downloaded: it needs {needed}, and {part.parent} has "
+                        f"{free / 1e6:,.0f} MB left; make room, or name another folder with --data-dir")
     with part.open("ab" if done else "wb") as file:
         for chunk in response.iter_raw():
             file.write(chunk)
@@ -88,16 +121,17 @@ def _fetch_missing(
     client: httpx.Client,
     url: str,
     part: Path, # the partial file, if there is one
+    dataset: Dataset,
     progress: Callable[[int, int | None], None],
 ) -> None:
-    "Fetch what is missing of `part`; raises `_RetryableError` if another try is worth it and `DataError` if it isn't."
+    "Fetch what is missing of `part`; raises `_RetryableError` if another try is worth it, `_ServerError` if it isn't."
     size = _size(part)
-    headers = {"Range": f"bytes={size}-"} if size else {}
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={size}-"} if size else {})
     try:
         with client.stream("GET", url, headers=headers) as response:
             if _check_range(response, part, size):
-                _write_body(response, part, size, progress)
-    except (httpx.TransportError, httpx.DecodingError) as error:
+                _write_body(response, part, dataset, progress)
+    except _HTTP_ERRORS as error:
         raise _network_failure(error) from None
 
 # %% ../../nbs/11_data.download.ipynb #6f59aafd
@@ -106,7 +140,7 @@ def _retry(
     settings: Settings,
     size: Callable[[], int], # bytes so far: has there been progress since the last attempt?
 ) -> None:
-    "Repeat `action` while it raises `_RetryableError`; raises `DataError` after too many attempts without progress."
+    "Repeat `action` while it raises `_RetryableError`; raises `_ServerError` after too many attempts without progress."
     attempt, before = 0, size()
     while True:
         try:
@@ -115,7 +149,7 @@ def _retry(
             now = size()
             attempt, before = (1 if now > before else attempt + 1), now
             if attempt >= settings.download.attempts:
-                raise DataError(f"{error} ({attempt} attempts without progress)") from None
+                raise _ServerError(f"{error} ({attempt} attempts without progress)") from None
             wait = min(settings.download.backoff * 2 ** (attempt - 1), 30)
             time.sleep(wait * random.uniform(0.75, 1.25))
 
@@ -131,7 +165,7 @@ def _published_md5(
     def fetch() -> None:
         try:
             response = client.get(url + ".md5")
-        except httpx.TransportError as error:
+        except _HTTP_ERRORS as error:
             raise _network_failure(error) from None
         _raise_if_temporary(response)
         digits = re.search(r"\b[0-9a-fA-F]{32}\b", response.text) if response.status_code == 200 else None
@@ -152,23 +186,37 @@ def _md5(file: Path) -> str: # 32 hexadecimal digits; empty if there is no file
 def _fetch_verified(
     client: httpx.Client,
     url: str,
+    dataset: Dataset,
     target: Path,
     settings: Settings,
     progress: Callable[[int, int | None], None],
 ) -> None:
-    "Download `url` to `target` by way of `<target>.part`; raises `DataError` if the checksum is wrong twice."
-    expected = _published_md5(client, url, settings)
+    "Download `url` to `target` by way of `<target>.part`; raises `_ServerError` if this server can't deliver it."
+    expected = dataset.md5 or _published_md5(client, url, settings)
     if target.exists() and expected in (None, _md5(target)):
         return
     part = target.with_name(f"{target.name}.part")
+    if expected is None:
+        part.unlink(missing_ok=True)
     for _ in range(2):
-        _retry(lambda: _fetch_missing(client, url, part, progress), settings, lambda: _size(part))
+        _retry(lambda: _fetch_missing(client, url, part, dataset, progress), settings, lambda: _size(part))
         found = _md5(part)
         if expected in (None, found):
             part.replace(target)
             return
         part.unlink(missing_ok=True)
-    raise DataError(f"its MD5 sum is {found} where {expected} is published, twice")
+    raise _ServerError(f"the file's MD5 sum is {found} where {expected} is published, twice")
+
+# %% ../../nbs/11_data.download.ipynb #133bbfd2
+def _no_server_error(
+    name: str, # of a dataset
+    target: Path, # where its archive should be
+    failures: dict[str, str], # URL → what went wrong there
+) -> DataError:
+    "Return the error that lists what went wrong with each server, and says what else can be done."
+    reasons = "; ".join(f"from {url}: {failure}" for url, failure in failures.items())
+    return DataError(f"{name} can't be downloaded {reasons}. Name another server in the setting download.urls, "
+                     f"or get {name}.zip by other means and put it at {target}, or name it with --source")
 
 # %% ../../nbs/11_data.download.ipynb #8c01d300
 def download(
@@ -176,19 +224,22 @@ def download(
     name: str, # of a dataset in the catalogue
     progress: Callable[[int, int | None], None] = lambda done, total: None, # gets bytes so far and in all (if known)
 ) -> Path: # data/raw/<name>.zip
-    """Download a dataset's archive unless a verified one is there, resuming and verifying.
+    """Download a dataset's archive from the first of the servers in `download.urls` that can deliver it.
 
-    Raises `NotFoundError` for an unknown name and `DataError` if the archive can't be fetched."""
+    A broken download is continued. An archive that is already there is kept if its MD5 sum is right.
+    Raises `NotFoundError` for an unknown name and `DataError` if no server can deliver the archive."""
     if name not in CATALOGUE:
         hint = did_you_mean(name, CATALOGUE)
         raise NotFoundError(f"there is no dataset {name}{hint}: known are {', '.join(CATALOGUE)}")
-    url = f"{settings.download.url.rstrip('/')}/{name}.zip"
     target = paths(settings.model_copy(update={"dataset": name})).archives()[0]
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with file_lock(target), httpx.Client(timeout=settings.download.timeout, follow_redirects=True) as client:
-            _fetch_verified(client, url, target, settings, progress)
-    except DataError as error:
-        advice = f"Get it by other means and put it at {target}, or name it with --source"
-        raise DataError(f"{name} can't be downloaded from {url}: {error}. {advice}") from None
-    return target
+    failures = {}
+    with file_lock(target), httpx.Client(timeout=settings.download.timeout, follow_redirects=True) as client:
+        for folder in settings.download.urls:
+            url = f"{folder.rstrip('/')}/{name}.zip"
+            try:
+                _fetch_verified(client, url, CATALOGUE[name], target, settings, progress)
+                return target
+            except _ServerError as error:
+                failures[url] = str(error)
+    raise _no_server_error(name, target, failures)

@@ -4,7 +4,7 @@ import os
 import zipfile
 
 import pytest
-from helpers import write_archive, zip_folder
+from helpers import add_genome, write_archive, zip_folder
 
 from movierec.config import DataError
 from movierec.data.archive import Archive, create_problems_table, detect_encoding
@@ -68,6 +68,25 @@ def test_100k_layout(tmp_path):
     assert layout == "100k" and len(tables["ratings"]) == 2
     assert tables["movies"] == [(1, "Misérables, Les (1995)", "Drama|Musical"), (267, "unknown", ""),
                                 (3, "Babe (1995)", "Children's|Comedy|Drama")]
+
+
+def test_tag_genome(archive, tmp_path):
+    _, without = load(archive, tmp_path)
+    add_genome(archive)
+    for source in (archive, zip_folder(archive, tmp_path / "genome.zip")):
+        _, tables = load(source, tmp_path)
+        assert tables.pop("genome_tags") == [(1, "007"), (2, "love, actually"), (3, "noir")]
+        scores = tables.pop("genome_scores")
+        assert len(scores) == 9 and scores[-1] == (3, 3, 0.09)
+        assert tables == without
+    (archive / "genome-scores.csv").unlink()
+    assert "genome_tags" in load(archive, tmp_path)[1]
+
+
+def test_genome_scores_without_their_tags(archive):
+    (add_genome(archive) / "genome-tags.csv").unlink()
+    with pytest.raises(DataError, match=r"genome-scores\.csv but no genome-tags\.csv beside it"):
+        Archive.open(archive)
 
 
 def test_an_accent_at_the_end_of_what_is_looked_at_is_still_utf8(tmp_path):

@@ -2,11 +2,12 @@
 
 import duckdb
 import pytest
-from helpers import tiny_settings
+from helpers import add_genome, tiny_settings
 
 from movierec.config import NotFoundError, load_settings
-from movierec.data.ingest import GENRES_SQL, TITLE_SQL, YEAR_SQL, ingest
+from movierec.data.ingest import GENRES_SQL, TITLE_SQL, YEAR_SQL, ingest, table_views
 from movierec.data.tables import query
+from movierec.data.warehouse import create_warehouse
 
 
 def read(tables, table):
@@ -59,6 +60,26 @@ def test_file_order_breaks_ties_and_missing_tables_are_empty(tmp_path):
     assert read(tables, "ratings")[["userId", "movieId", "row"]].values.tolist() == [[6, 2, 2], [7, 2, 0], [7, 1, 1]]
     links = read(tables, "links")
     assert len(links) == 0 and list(links.columns) == ["movieId", "imdbId", "tmdbId"]
+
+
+def test_a_tag_genome_adds_two_tables_and_changes_none(archive, tmp_path):
+    other = tiny_settings(tmp_path, dataset="without")
+    without = ingest(other, archive)
+    assert sorted(file.stem for file in without.path.glob("*.parquet")) == ["links", "movies", "ratings", "tags"]
+    settings = tiny_settings(tmp_path)
+    tables = ingest(settings, add_genome(archive))
+    rows = tables.manifest["contents"]["rows"]
+    assert rows == without.manifest["contents"]["rows"] | {"genome_tags": 3, "genome_scores": 9}
+    for table in ("links", "movies", "ratings", "tags"):
+        assert (tables.path / f"{table}.parquet").read_bytes() == (without.path / f"{table}.parquet").read_bytes()
+    with duckdb.connect(create_warehouse(settings, table_views(settings)), read_only=True) as con:
+        sql = "SELECT movieId, tag, relevance FROM genome_scores JOIN genome_tags USING (tagId) WHERE tagId = 2"
+        found = con.sql(sql + " ORDER BY movieId").fetchall()
+        kinds = [str(kind) for kind in con.sql("SELECT * FROM genome_scores").types]
+    assert found == [(movie, "love, actually", pytest.approx(movie * 2 / 100)) for movie in (1, 2, 3)]
+    assert kinds == ["INTEGER", "INTEGER", "FLOAT"]
+    with duckdb.connect(create_warehouse(other, table_views(other)), read_only=True) as con:
+        assert "genome_tags" not in {name for name, in con.execute("SELECT view_name FROM duckdb_views()").fetchall()}
 
 
 def test_unknown_dataset_and_one_that_is_not_here(tmp_path):

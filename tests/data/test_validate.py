@@ -2,7 +2,7 @@
 
 import duckdb
 import pytest
-from helpers import tiny_settings
+from helpers import add_genome, tiny_settings
 
 from movierec.artifacts import paths
 from movierec.config import DataError
@@ -12,6 +12,7 @@ from movierec.data.warehouse import create_warehouse
 
 RATINGS, MOVIES = "userId,movieId,rating,timestamp\n", "movieId,title,genres\n"
 LINKS, TAGS = "movieId,imdbId,tmdbId\n", "userId,movieId,tag,timestamp\n"
+SCORES = "movieId,tagId,relevance\n"
 
 
 @pytest.mark.parametrize(("file", "text", "message"), [
@@ -37,9 +38,20 @@ LINKS, TAGS = "movieId,imdbId,tmdbId\n", "userId,movieId,tag,timestamp\n"
     ("movies.csv", "movieId,title\n1,A\n", r"movies\.csv, line 1: the header"),
     ("links.csv", LINKS + "1,0114709,x\n", r'links\.csv, line 2: tmdbId is "x", not a number'),
     ("tags.csv", TAGS + "1,1,good,soon\n", r'tags\.csv, line 2: timestamp is "soon", not a number'),
+    ("genome-tags.csv", "tagId,tag\n1,noir\n2,x\n3,\n", r"genome-tags\.csv, line 4: tag is missing"),
+    ("genome-tags.csv", "tagId,tag\n1,x\n2,x\n3,x\n1,y\n", r"genome-tags\.csv, line 5: tag 1 appears a second time"),
+    ("genome-tags.csv", "tagId,tag\n1,x\n2,x\n", r"genome-scores\.csv, line 4: tag 3 is not in the table of tags; "),
+    ("genome-tags.csv", "tag,tagId\n", r"genome-tags\.csv, line 1: the header should be tagId,tag"),
+    ("genome-scores.csv", SCORES + "1,1,1.5\n", r"genome-scores\.csv, line 2: relevance is 1\.5, not between 0 and 1"),
+    ("genome-scores.csv", SCORES + "1,1,nan\n", "line 2: relevance is nan, not between"),
+    ("genome-scores.csv", SCORES + "1,1,\n", "line 2: relevance is missing"),
+    ("genome-scores.csv", SCORES + "1,1,high\n", r'line 2: relevance is "high", not a number'),
+    ("genome-scores.csv", SCORES + "1,1.5,0\n", r"line 2: tagId is 1\.5, not a whole number"),
+    ("genome-scores.csv", SCORES + "x,1,0\n", r'line 2: movieId is "x", not a number'),
+    ("genome-scores.csv", SCORES + "1,1,0\n1,1,1\n", "line 3: movie 1 has a second score of tag 1"),
 ])
 def test_bad_files_are_named_and_leave_nothing(archive, tmp_path, file, text, message):
-    (archive / file).write_text(text)
+    (add_genome(archive) / file).write_text(text)
     settings = tiny_settings(tmp_path)
     with pytest.raises(DataError, match=message) as error:
         ingest(settings, archive)
@@ -57,6 +69,17 @@ def test_each_kind_of_bad_row_is_named_once(archive, tmp_path):
         "ratings.csv, line 2: rating is 7, not between 0.5 and 5 (8 of 10 rows are like this); "
         "ratings.csv, line 10: timestamp is 7, not a time from 1990 until now; "
         "ratings.csv, line 11: 4 fields are needed, 2 found. --on-bad-rows quarantine sets such rows aside")
+
+
+def test_quarantined_scores(archive, tmp_path):
+    with (add_genome(archive) / "genome-scores.csv").open("a") as file:
+        file.write("4,1,0.5\n4,4,0.5\n\n4,2,7\n1,1,0.5\n4,3\n")
+    tables = ingest(tiny_settings(tmp_path, on_bad_rows="quarantine"), archive)
+    contents = tables.manifest["contents"]
+    assert contents["rejected"] == 4 and contents["rows"]["genome_scores"] == 10
+    rejects = query("SELECT * FROM rejects", rejects=tables.path / "rejects.parquet")
+    assert rejects.file.unique().tolist() == ["genome-scores.csv"] and rejects.line.tolist() == [12, 14, 15, 16]
+    assert rejects.text.tolist() == ["4,4,0.5", "4,2,7", "1,1,0.5", "4,3"]
 
 
 def test_quarantine(archive, tmp_path):
