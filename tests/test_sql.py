@@ -42,6 +42,13 @@ READING = ("a file's rows in their order, numbered by rowid, and what in them co
 LOCAL = {
     "options are an engine's own": {"data.tables.connect": {"SET"}},
     "a Parquet file becomes a table: elsewhere a catalogue does that": {"data.tables.view_parquet": {"CREATE VIEW"}},
+    "a file is looked at before it is read": {
+        "data.formats._json_columns": {"SELECT"},
+        "data.formats._read_parquet_file": {"DESCRIBE"},
+        "data.inspect._first_events": {"SELECT"},
+        "data.times.check_pattern": {"SELECT"},
+        "data.times.set_zone": {"SELECT", "SET"},
+    },
     "rows become a Parquet file: elsewhere a writer's method": {"data.tables.write_table": {"COPY"}},
     "rows become a CSV file, of synthetic data": {"data.synthetic._write_csv": {"COPY"}},
     "run.json is read as a table, to list the runs": {"evaluation.runs.read_runs": {"SELECT"}},
@@ -49,15 +56,24 @@ LOCAL = {
         "data.archive.create_problems_table": {"CREATE TABLE"},
         "data.archive.create_raw_table": {"CREATE TABLE"},
         "data.archive._collect_rejects": {"SELECT", "INSERT", "DROP"},
-        "data.own_data._describe_file": {"DESCRIBE"},
+        "data.archive.reject_rows": {"SELECT", "INSERT", "DELETE"},
+        "data.genres._delimiter": {"SELECT"},
+        "data.own_data._create_ratings": {"CREATE TABLE", "ALTER"},
+        "data.own_data._id_sql": {"SELECT"},
+        "data.own_data._numbered_roles": {"SELECT"},
+        "data.own_data._read_catalogue": {"CREATE TABLE"},
+        "data.own_data._shifted_id_sql": {"SELECT"},
+        "data.own_data.merge_repeats": {"UPDATE", "DELETE"},
+        "data.scales.rating_facts": {"SELECT"},
+        "data.times.date_order": {"SELECT"},
         "data.own_data.OwnData.load": {"CREATE TABLE"},
         "data.validate._is_sorted_and_unique": {"SELECT"},
         "data.validate._has_duplicates": {"SELECT"},
-        "data.validate._reject_duplicates": {"DELETE"},
-        "data.validate._reject_rows": {"SELECT", "INSERT", "DELETE"},
+        "data.validate._locate_by_parsing": {"UPDATE"},
+        "data.validate.reject_kinds": {"SELECT"},
         "data.validate._locate_problems": {"UPDATE"},
         "data.ingest._create_empty_table": {"CREATE TABLE"},
-        "data.ingest._write_tables": {"CREATE VIEW"},
+        "data.ingest._write_tables": {"ALTER", "CREATE VIEW"},
     },
 }
 
@@ -65,7 +81,7 @@ LOCAL = {
 # has to be looked up, too.
 FUNCTIONS = {
     "ARRAY", "ARRAY_DISTINCT", "ARRAY_SORT", "AVG", "BOOL_AND", "CAST", "COALESCE", "CONCAT", "COUNT", "EXPLODE",
-    "FLOOR", "GREATEST", "LOG", "MAX", "MD5", "NULLIF", "PERCENTILE_DISC", "POWER", "ROW_NUMBER", "SPLIT", "SUM",
+    "FLOOR", "GREATEST", "LN", "LOG", "MAX", "MD5", "NULLIF", "PERCENTILE_DISC", "POWER", "ROW_NUMBER", "SPLIT", "SUM",
     "TRY_CAST", "YEAR",
 }
 GRAMMAR = {
@@ -233,6 +249,15 @@ BAD_SCORES = "1,1,0.5\n1,9,0.5\n1,2,2\n"
 BAD_ROWS = "1,1,9.0,1200000000\n1,1,\n1,one,3.0,1200000000\n80,999,3.0,1200000000\n"
 
 
+def read_own_files(folder: Path, name: str, own: OwnData) -> None:
+    """Inspect and ingest files, setting bad rows aside and then stopping at them."""
+    inspect(own)
+    settings = tiny_settings(folder, dataset=name, on_bad_rows="quarantine")
+    build_interactions(settings, ingest(settings, own))
+    with suppress(DataError):
+        ingest(tiny_settings(folder, dataset=f"strict-{name}"), own)
+
+
 def use_own_files(folder: Path) -> None:
     """Read files of several kinds, good and bad, as `run` and `inspect` do."""
     events = "".join(f"{user},{movie},{1_500_000_000 + 7 * user + movie}\n" for user in range(3) for movie in (1, 2, 1))
@@ -246,17 +271,12 @@ def use_own_files(folder: Path) -> None:
     }
     for name, text in files.items():
         (folder / name).write_text(text)
-    with connect() as con:
-        moments = "TIMESTAMP '2020-01-01 00:00:00' AS timestamp, 7.0 AS userId, ['War'] AS genres"
-        write_table(con, f"SELECT 1 AS movieId, 'A' AS title, {moments}", folder / "typed")
-    for name in ("plays", "ratings", "bare", "json", "multiline", "typed"):
-        catalogue = folder / ("typed" if name == "typed" else "films")
-        own = OwnData(folder / name, None if name == "plays" else catalogue)
-        inspect(own)
-        settings = tiny_settings(folder, dataset=name, on_bad_rows="quarantine")
-        build_interactions(settings, ingest(settings, own))
-        with suppress(DataError):
-            ingest(tiny_settings(folder, dataset=f"strict-{name}"), own)
+    for name in ("plays", "ratings", "bare", "json", "multiline"):
+        read_own_files(folder, name, OwnData(folder / name, None if name == "plays" else folder / "films"))
+    with connect(movies=paths(tiny_settings(folder, dataset="ratings")).tables / "movies.parquet") as con:
+        columns = "movieId, title, genres, DATE '2020-01-01' AS timestamp, CAST(nullif(movieId, 2) AS DOUBLE) AS userId"
+        write_table(con, f"SELECT {columns} FROM movies", folder / "typed")
+    read_own_files(folder, "typed", OwnData(folder / "typed", folder / "typed"))
     inspect(OwnData(folder / "ratings", time_format="%d.%m.%Y"))
 
 

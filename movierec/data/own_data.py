@@ -199,7 +199,7 @@ def merge_repeats(
         con.execute(_KEEP_LATEST_SQL if has_ratings else _ADD_UP_SQL)
     return before - pairs
 
-# %% ../../nbs/14_data.own_data.ipynb #ecd57f25
+# %% ../../nbs/14_data.own_data.ipynb #678dd11a
 def _create_ratings(
     con: duckdb.DuckDBPyConnection, # with raw_events
     roles: dict[str, str], # role → column
@@ -211,7 +211,7 @@ def _create_ratings(
     ids = {role: _id_sql(con, "raw_events", sql_identifier(role)) for role in ("user", "item")}
     rated = scale.kind != "implicit"
     number = rating_number_sql("rating") if rated else "CAST(NULL AS DOUBLE)"
-    count = "CAST(least(greatest(number, 1), 2147483647) AS INTEGER)" if scale.kind == "counts" else "1"
+    count = "CAST(least(number, 2147483647) AS INTEGER)" if scale.kind == "counts" else "1"
     reason = _reason_sql(roles, scale, "time" in roles, now)
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE raw_ratings AS
@@ -221,8 +221,6 @@ def _create_ratings(
               FROM raw_events)""")
     reject_rows(con, "ratings", "SELECT rowid AS pos, reason FROM raw_ratings WHERE reason IS NOT NULL")
     con.execute("ALTER TABLE raw_ratings DROP COLUMN reason; DROP TABLE raw_events")
-    if scale.kind == "counts":  # played no time
-        con.execute("DELETE FROM raw_ratings WHERE event_count < 1")
 
 # %% ../../nbs/14_data.own_data.ipynb #08d57599
 _CATALOGUE_FROM_EVENTS_SQL = """

@@ -72,7 +72,7 @@ def rating_facts(
         return RatingFacts(row[5], 1, 0.0, 0.0, 0.0, 0, 1.0, True)
     return RatingFacts(*row)
 
-# %% ../../nbs/13e_data.scales.ipynb #7dcf35ef
+# %% ../../nbs/13e_data.scales.ipynb #fc3f0b5d
 @dataclass(frozen=True)
 class RatingScale:
     "What ratings mean, and how they become stars."
@@ -101,7 +101,7 @@ class RatingScale:
         if self.kind == "implicit":
             return "false"
         if self.kind == "counts":
-            return f"NOT ({number} >= 0 AND {number} = floor({number}))"
+            return f"NOT ({number} >= 1 AND {number} = floor({number}))"
         if self.kind == "thumbs":
             return f"{number} NOT IN ({self.low}, {self.high})"
         zero = f" OR {number} = 0" if self.zero_is_unrated else ""
@@ -111,7 +111,7 @@ class RatingScale:
         "Say which numbers are on the scale, for messages."
         if self.kind == "thumbs":
             return f"neither {self.low:g} nor {self.high:g}"
-        return "not a whole number from 0" if self.kind == "counts" else f"not between {self.low:g} and {self.high:g}"
+        return "not a whole number from 1" if self.kind == "counts" else f"not between {self.low:g} and {self.high:g}"
 
     def described(self) -> str:
         "Say in a sentence what the ratings are taken for, and why."
@@ -137,7 +137,7 @@ def parse_scale(text: str) -> RatingScale: # from `--rating-scale`
         raise DataError(f"--rating-scale {text} should be LOW:HIGH, as 1:10, or stars, thumbs or counts")
     return RatingScale("points", float(match[1]), float(match[2]), because="as given")
 
-# %% ../../nbs/13e_data.scales.ipynb #ad149bc9
+# %% ../../nbs/13e_data.scales.ipynb #7000b463
 def _readings(facts: RatingFacts) -> list[RatingScale]:
     "Return every scale that fits the values; the order doesn't matter."
     low, high, whole = facts.low, facts.high, facts.is_whole
@@ -159,7 +159,7 @@ def _readings(facts: RatingFacts) -> list[RatingScale]:
         found.append(RatingScale("stars", 0.5, 5, zero, seen))
     elif (low >= 1 and 5 < high <= 10) or (many and facts.share_of_ten >= 0.99):
         found.append(RatingScale("points", 1, 10, zero, seen))
-    if low >= 1 and 10 < high <= 100 and not facts.is_mostly_small and high > 50:
+    elif low >= 1 and 50 < high <= 100 and not facts.is_mostly_small:
         found.append(RatingScale("points", 1, 100, zero, seen))
     if whole and low >= 1 and n_distinct > 2 and (high > 100 or facts.is_mostly_small):
         found.append(RatingScale("counts", 0, high, False, seen))

@@ -40,7 +40,7 @@ SCORES = "movieId,tagId,relevance\n"
     ("tags.csv", TAGS + "1,1,good,soon\n", r'tags\.csv, line 2: timestamp is "soon", not a number'),
     ("genome-tags.csv", "tagId,tag\n1,noir\n2,x\n3,\n", r"genome-tags\.csv, line 4: tag is missing"),
     ("genome-tags.csv", "tagId,tag\n1,x\n2,x\n3,x\n1,y\n", r"genome-tags\.csv, line 5: tag 1 appears a second time"),
-    ("genome-tags.csv", "tagId,tag\n1,x\n2,x\n", r"genome-scores\.csv, line 4: tag 3 is not in the table of tags; "),
+    ("genome-tags.csv", "tagId,tag\n1,x\n2,x\n", r"genome-scores\.csv, line 4: tag 3 is not in the table of tags"),
     ("genome-tags.csv", "tag,tagId\n", r"genome-tags\.csv, line 1: the header should be tagId,tag"),
     ("genome-scores.csv", SCORES + "1,1,1.5\n", r"genome-scores\.csv, line 2: relevance is 1\.5, not between 0 and 1"),
     ("genome-scores.csv", SCORES + "1,1,nan\n", "line 2: relevance is nan, not between"),
