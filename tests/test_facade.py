@@ -66,6 +66,7 @@ def blocks_of_readme() -> list[str]:
 def test_the_ten_lines_of_the_readme_run(tmp_path):
     code = blocks_of_readme()[0]
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    code += "\nassert again.equals(model.recommend(42, k=5)); print(*similar['title'], *metrics.index)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert "Toy Story 2" in done.stdout and "ranked_v3" in done.stdout
