@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODULES', 'LIBRARIES', 'Paths', 'paths', 'digest', 'code_version', 'replace_file', 'write_json', 'replace_atomically',
-           'remove_leftovers', 'read_manifest', 'Artifact', 'file_lock', 'build', 'open_artifact', 'write_arrays',
-           'read_arrays', 'log_event']
+           'remove_leftovers', 'read_manifest', 'Artifact', 'file_lock', 'build', 'open_artifact', 'share_artifact',
+           'write_arrays', 'read_arrays', 'log_event']
 
 # %% ../nbs/02_artifacts.ipynb #bc86fc04
 import hashlib
@@ -327,6 +327,28 @@ def open_artifact(
         if manifest["inputs"].get(name) != artifact.key:
             raise ArtifactError(f"{path} was made from other {name} than the current ones: run `movierec run` again")
     return Artifact(path, manifest, built=False)
+
+# %% ../nbs/02_artifacts.ipynb #d4910093
+def _link_file(source: str, target: str) -> str: # `target`
+    "Make a file a hard link to another, or a copy where there are no links."
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target
+
+# %% ../nbs/02_artifacts.ipynb #8a855556
+def share_artifact(
+    artifact: Artifact,
+    folder: Path, # where else it should be; kept as it is if there is an artifact already
+) -> Artifact: # the one in `folder`
+    "Make an artifact available in another folder, in one step."
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with file_lock(folder):
+        if read_manifest(folder) is None:
+            with replace_atomically(folder) as temporary:
+                shutil.copytree(artifact.path, temporary, copy_function=_link_file, dirs_exist_ok=True)
+    return Artifact(folder, read_manifest(folder) or {}, built=False)
 
 # %% ../nbs/02_artifacts.ipynb #8075edfc
 def _checksum(file: Path) -> int:

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['check_system', 'check_protocol', 'has_times', 'served_protocols', 'check_served_protocol', 'datasets', 'open_data',
-           'RunArtifacts', 'open_run', 'check_system_of_run', 'default_protocol', 'ServingArtifacts', 'open_serving']
+           'RunArtifacts', 'open_run', 'check_system_of_run', 'default_protocol', 'ServingArtifacts', 'open_serving',
+           'open_fitted']
 
 # %% ../nbs/59b_opening.ipynb #6601585d
 from dataclasses import dataclass
@@ -142,19 +143,18 @@ def default_protocol(settings: Settings) -> str:
 class ServingArtifacts:
     "The artifacts that a service is made from."
     system: str # one of `SYSTEMS`
-    protocol: str # under which the system was chosen and its ranker trained
+    protocol: str # under which the system was chosen and its ranker trained; empty if nothing but sources was fitted
     data: Artifact
     histories: Artifact
     sources: Artifact
-    rankers: Artifact | None # None for data without times
-    choice: Artifact # the rankers, or else the lists: which system was best on validation
+    rankers: Artifact | None # None if the system has no ranker, or the data no times
     precomputed: Artifact | None # None if the precomputed recommendations aren't of these sources and rankers
 
     @property
     def key(self) -> str:
         "A digest that changes when any of the artifacts does."
-        parts = (self.data, self.histories, self.sources, self.choice)
-        return digest([self.system, *(part.key for part in parts), self.precomputed and self.precomputed.key])
+        parts = (self.data, self.histories, self.sources, self.rankers, self.precomputed)
+        return digest([self.system, *(part and part.key for part in parts)])
 
 # %% ../nbs/59b_opening.ipynb #60b385cf
 def _open_precomputed(settings: Settings, **made_from: Artifact) -> Artifact | None:
@@ -190,5 +190,18 @@ def open_serving(
             f"the rankers of {protocol} know: `movierec run --dataset {settings.dataset}` fits both alike"
         )
     precomputed = _open_precomputed(settings, interactions=data, sources=sources, rankers=choice)
-    rankers = artifacts["rankers"]
-    return ServingArtifacts(system, protocol, data, histories, sources, rankers, choice, precomputed)
+    return ServingArtifacts(system, protocol, data, histories, sources, artifacts["rankers"], precomputed)
+
+# %% ../nbs/59b_opening.ipynb #bc0d4cef
+def open_fitted(
+    settings: Settings,
+    system: str, # one of `SYSTEMS`
+    protocol: str = "", # under which its ranker was trained; not needed for a system without one
+) -> ServingArtifacts:
+    "Open what a system is served from. Raises `NotFoundError` if a part is missing, `ArtifactError` if it doesn't fit."
+    where, missing = paths(settings), f"a part of {system} is missing"
+    data = open_artifact(where.interactions, missing)
+    histories = open_artifact(where.histories, missing, interactions=data)
+    sources = open_artifact(where.serving, missing, interactions=data)
+    rankers = open_artifact(where.rankers(protocol), missing) if system in RANKERS else None
+    return ServingArtifacts(system, protocol, data, histories, sources, rankers, precomputed=None)

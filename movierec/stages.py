@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PHASES', 'load_history', 'earlier_phase', 'warm_start', 'keep_checkpoints', 'fit_sources', 'build_sources',
-           'retrieved_lists', 'build_rankers', 'load_rankers', 'make_systems', 'precompute']
+           'sources_behind', 'retrieved_lists', 'build_rankers', 'load_rankers', 'make_systems', 'precompute']
 
 # %% ../nbs/59_stages.ipynb #3da6df5d
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .artifacts import Artifact, build, paths, write_arrays
-from .config import Settings
+from .config import ALL_SOURCES, Settings
 from .data.holdout import load_holdout
 from .data.interactions import Interactions, load_interactions, load_items
 from .data.splits import PROTOCOL_RULES
@@ -112,8 +112,9 @@ def build_sources(
     split: Artifact | None, # from `build_split`; for serving also None
     phase: str, # one of `PHASES`
     report: Callable[..., None] = lambda *_: None, # what is being fitted
+    only: tuple[str, ...] | None = None, # from `sources_behind`; default: all sources
 ) -> Artifact: # a saved `Hybrid`
-    "Fit all sources on what is known in a phase."
+    "Fit the sources on what is known in a phase."
     target, inputs = paths(settings).serving, {"interactions": data.key}
     if split is not None and phase != "serving":
         target = paths(settings).sources(split.manifest["contents"]["protocol"], phase)
@@ -121,19 +122,31 @@ def build_sources(
     before = earlier_phase(settings, split, phase)
     earlier = None
     if before is not None:
-        earlier = build_sources(settings, data, split, before, report)
+        earlier = build_sources(settings, data, split, before, report, only)
         inputs["earlier"] = earlier.key
 
     def make(folder: Path) -> dict[str, Any]:
         history = load_history(data, split, phase)
-        hybrid = make_hybrid(settings, load_items(data))
+        hybrid = make_hybrid(settings, load_items(data), only)
         keep_checkpoints(hybrid, target.with_name(f"{target.name}-sasrec.npz"), report)
         if earlier is not None and before is not None:
             warm_start(hybrid, phase, earlier, lambda: load_history(data, split, before))
         return {"phase": phase, "events": len(history), "fit_seconds": fit_sources(hybrid, history, folder, report)}
 
-    config = settings.subset(*settings.sources, "hybrid", "warm_events", "seed") | {"phase": phase}
+    names = settings.sources if only is None else only
+    config = settings.subset(*names, "hybrid", "warm_events", "seed") | {"phase": phase}
+    if only is not None:
+        config["only"] = list(only)
     return build(target, "stages", config, inputs, make)
+
+# %% ../nbs/59_stages.ipynb #e2b63843
+def sources_behind(
+    system: str, # one of `SYSTEMS`
+) -> tuple[str, ...] | None: # None: all sources
+    "Return the sources that have to be fitted so that a system can be served."
+    if system not in ALL_SOURCES:
+        return None
+    return tuple(name for name in ALL_SOURCES if name in (system, "als", "genre"))
 
 # %% ../nbs/59_stages.ipynb #909d33ce
 def retrieved_lists(

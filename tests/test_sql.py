@@ -30,6 +30,7 @@ from movierec.data.splits import PROTOCOL_RULES, build_split
 from movierec.data.synthetic import synthesize
 from movierec.data.tables import connect, write_table
 from movierec.evaluation.runs import read_runs, run_metrics
+from movierec.facade import from_frame
 from movierec.pipeline import compare, example_user, export_run_recommendations, export_run_split, run
 from movierec.serving.poster_download import movies_with_tmdb_id
 
@@ -40,7 +41,9 @@ PACKAGE = Path(movierec.__file__).parent
 READING = ("a file's rows in their order, numbered by rowid, and what in them could not be read: "
            "it ends with four checked Parquet tables, where the portable part begins")
 LOCAL = {
-    "options are an engine's own": {"data.tables.connect": {"SET"}},
+    "options are an engine's own": {"data.tables.connect": {"SET"}, "data.frames._describe_frame": {"SET"}},
+    "a frame in memory becomes a file of columns whose types it decides": {
+        "data.frames._describe_frame": {"DESCRIBE"}, "data.frames._write_columns": {"CREATE VIEW"}},
     "a Parquet file becomes a table: elsewhere a catalogue does that": {"data.tables.view_parquet": {"CREATE VIEW"}},
     "a file is looked at before it is read": {
         "data.formats._json_columns": {"SELECT"},
@@ -296,6 +299,10 @@ def use_tables(folder: Path) -> None:
         build_split(settings, data, protocol)
     movies_with_tmdb_id(settings)
     use_own_files(folder)
+    frame = pd.DataFrame({"userId": [1, 2], "movieId": [1.0, 2.0], "rating": [4.0, 7.0]})
+    frame["timestamp"] = pd.Timestamp("2024-05-01", tz="UTC")
+    items = pd.DataFrame({"movieId": [1, 2], "title": ["Nardis", "Solar"]})
+    assert len(from_frame(frame, items=items, folder=folder / "frames", on_bad_rows="quarantine").rejects) == 1
     synthesize(folder / "synthetic.zip", scale=0.001)
 
 

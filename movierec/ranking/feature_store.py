@@ -56,8 +56,9 @@ class ItemTables:
 
     @classmethod
     def of(cls, hybrid: Hybrid) -> "ItemTables":
-        "Collect them from the fitted sources."
-        sources = hybrid.sources
+        "Collect them from the fitted sources; a matrix is empty where its source isn't fitted."
+        sources, n_items = hybrid.sources, hybrid.interactions.n_items
+        empty = sparse.csr_matrix((n_items, n_items), dtype=np.float32)
         categories = sources["genre"].categories
         return cls(
             years=sources["genre"].item_years,
@@ -65,8 +66,8 @@ class ItemTables:
             genre_counts=categories["genres"].membership.sum(axis=1),
             genre_vectors=unit_rows(categories["genres"].membership),
             item_vectors=unit_rows(sources["als"].item_factors),
-            lift=sources["sequential"].lift,
-            similarity=sources["item_item"].similarity,
+            lift=sources["sequential"].lift if "sequential" in sources else empty,
+            similarity=sources["item_item"].similarity if "item_item" in sources else empty,
         )
 
 # %% ../../nbs/52_ranking.feature_store.ipynb #0ac3db36

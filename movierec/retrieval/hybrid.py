@@ -291,16 +291,19 @@ def load_hybrid(
 def make_hybrid(
     settings: Settings,
     items: pd.DataFrame, # the catalogue, from `load_items`
+    only: tuple[str, ...] | None = None, # sources, "genre" among them; default: all that the settings enable
 ) -> Hybrid: # unfitted
-    "Make the hybrid over all sources that the settings describe."
-    configured = [name for name in settings.sources if name in Settings.model_fields]
+    "Make the hybrid over the sources that the settings describe."
+    names = settings.sources if only is None else only
+    configured = [name for name in names if name in Settings.model_fields]
     parameters = {name: getattr(settings, name).model_dump(exclude={"enabled"}) for name in configured}
     for name in ("als", "sasrec"):
         if name in parameters:
             parameters[name]["seed"] = settings.seed
     parameters["genre"] |= {"item_genres": item_genre_matrix(items)[0], "item_years": item_years(items)}
-    sources: dict[str, Any] = {name: SOURCE_CLASSES[name](**parameters.get(name, {})) for name in settings.sources}
-    sources["als_recent"].als = sources["als"]  # one set of item vectors for both
+    sources: dict[str, Any] = {name: SOURCE_CLASSES[name](**parameters.get(name, {})) for name in names}
+    if "als_recent" in sources:
+        sources["als_recent"].als = sources["als"]  # one set of item vectors for both
     weights = settings.hybrid.neural_weights if settings.sasrec.enabled else settings.hybrid.weights
     options = settings.hybrid.model_dump(exclude={"weights", "neural_weights"})
     return Hybrid(sources, weights.model_dump(), new_user_events=settings.warm_events, **options)

@@ -169,7 +169,7 @@ class ServingModel:
 def _half_life(artifacts: ServingArtifacts, dataset: str) -> float:
     "Return the half-life of the features in days. Raises `ArtifactError` if rankers and histories disagree on it."
     half_life = artifacts.histories.manifest["config"]["half_life_days"]
-    if artifacts.rankers is not None and half_life != artifacts.rankers.manifest["config"]["half_life_days"]:
+    if artifacts.rankers and artifacts.rankers.manifest["config"]["half_life_days"] != half_life:
         raise ArtifactError(
             f"the rankers of {dataset} were trained with another half-life than its histories have: "
             f"`movierec run --dataset {dataset}` makes both alike"
@@ -189,7 +189,7 @@ def load_serving_model(
     items = load_items(artifacts.data)
     hybrid = Hybrid.load(artifacts.sources.path, interactions)
     ranker = None
-    if artifacts.system in RANKERS and artifacts.rankers is not None:
+    if artifacts.rankers and artifacts.system in RANKERS:
         ranker = load_ranker(artifacts.rankers.path / artifacts.system, settings.dataset)
     return ServingModel(
         settings,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Recommendation', 'Recommendations', 'HistoryEvent', 'compute_recommendations', 'look_up_recommendations',
            'find_similar_movies', 'watch_history', 'new_user_history', 'debug_report', 'RecommenderService',
-           'DebugRecommendations', 'recommend']
+           'DebugRecommendations', 'recommendation_table', 'recommend']
 
 # %% ../../nbs/72_serving.service.ipynb #dd1f5f93
 from collections.abc import Iterable, Sequence
@@ -344,8 +344,8 @@ class DebugRecommendations:
     notes: list[str] = field(default_factory=list)
 
 # %% ../../nbs/72_serving.service.ipynb #8ac2fbb8
-def _recommendation_table(answer: Recommendations) -> pd.DataFrame:
-    "Return a list as a table; genres are joined by `|`."
+def recommendation_table(answer: Recommendations) -> pd.DataFrame:
+    "Return a list as a table: rank, movieId, title, year, genres (joined by `|`), score, reason."
     columns = ["rank", "movieId", "title", "year", "genres", "score", "reason"]
     rows = [[getattr(movie, name) for name in columns] for movie in answer.items]
     table = pd.DataFrame(rows, columns=columns).astype({"year": "Int64"})
@@ -411,7 +411,7 @@ def recommend(
     model = service.model
     user = user_index_of(model, user_id)
     answer = service.recommend(user, k)
-    table = _recommendation_table(answer)
+    table = recommendation_table(answer)
     debug = _debug_table(model, user, k, len(table))
     debug.insert(0, "movieId", table.movieId)
     notes = [f"{note} to user {user_id}" for note in answer.notes]
