@@ -29,6 +29,8 @@ from movierec.data.synthetic import synthesize
 from movierec.data.tables import connect, write_table
 from movierec.evaluation.runs import read_runs, run_metrics
 from movierec.pipeline import compare, example_user, export_run_recommendations, export_run_split, run
+from movierec.serving.imported_users import check_user_name
+from movierec.serving.matching import load_movies
 from movierec.serving.poster_download import movies_with_tmdb_id
 
 PACKAGE = Path(movierec.__file__).parent
@@ -243,6 +245,8 @@ def use_tables(folder: Path) -> None:
     for protocol in PROTOCOL_RULES:
         build_split(settings, data, protocol)
     movies_with_tmdb_id(settings)
+    assert load_movies(settings)[0].imdb_id == 114709
+    check_user_name(settings, "Zoë")
     own = "".join(f"{user},{movie},{1_500_000_000 + 7 * user + movie}\n" for user in range(3) for movie in (1, 2, 1))
     (folder / "own.csv").write_text("userId,movieId,timestamp\n" + own)
     ingest(tiny_settings(folder, dataset="own"), OwnData(folder / "own.csv"))
