@@ -380,16 +380,16 @@ def _print_matches(
 def _print_export(export: Any, report: Any) -> None: # a `PersonalExport` and its `MatchReport`
     "Print what was read and how its movies were matched, in numbers."
     rated = sum(row.rating is not None for row in export.rows)
-    found = f"{export.file} ({export.format}): {len(export.rows):,} movies, {rated:,} of them rated"
+    found = f"{export.file} ({export.format}): movies: {len(export.rows):,}, rated: {rated:,}"
     out.print(escape(found), soft_wrap=True)
     for what, count in export.skipped.items():
-        out.print(f"Left out: {count:,} {what}")
+        out.print(f"Left out, {what}: {count:,}")
     for note in export.notes:
         out.print(escape(f"Note: {note}"), soft_wrap=True)
     out.print(", ".join(f"{count:,} {kind}" for kind, count in report.counts().items()))
     by_title = sum(match.reason == "title alone" for match in report.of_kind("exact"))
     if by_title:
-        out.print(f"Note: {by_title:,} of the exact matches are by the title alone, since the file gives no year")
+        out.print(f"Note: exact by the title alone, since the file gives no year: {by_title:,}")
     _print_matches(report)
 
 # %% ../nbs/93_cli.ipynb #75f1efa4
@@ -399,13 +399,13 @@ def _confirmed(fuzzy: list[Any], take_all: bool) -> list[Any]: # of `Match`
         return fuzzy
     if not sys.stdin.isatty():
         out.print(
-            f"\n{len(fuzzy):,} fuzzy matches left out: nobody is here to confirm them. "
-            "The same command with --yes takes them.",
+            f"\nFuzzy matches left out: {len(fuzzy):,}, since this is no terminal to confirm them at; "
+            "the same command with --yes takes them",
             soft_wrap=True,
         )
         return []
     try:
-        return fuzzy if typer.confirm(f"\nTake the {len(fuzzy):,} fuzzy matches?") else []
+        return fuzzy if typer.confirm(f"\nTake the fuzzy matches ({len(fuzzy):,})?") else []
     except typer.Abort:  # Ctrl-C: nothing is imported
         raise typer.Exit(130) from None
 
@@ -451,11 +451,11 @@ def import_ratings(
     result = import_user(settings, name, export, taken, int(time.time()))
     user = f"{name}, user of {settings.dataset}"
     if result.added or result.changed:
-        changes = f"{result.added:,} movies added, {result.changed:,} changed"
+        changes = f"{result.added:,} added, {result.changed:,} changed"
     else:
         changes = "nothing changed" + (", this file was imported before" if result.is_repeated else "")
-    total = f"{len(result.user.events):,} movies, {result.user.n_ratings:,} of them rated"
-    out.print(escape(f"\n{user}: {changes}; {total} in all."), soft_wrap=True)
+    total = f"movies in all: {len(result.user.events):,}, rated: {result.user.n_ratings:,}"
+    out.print(escape(f"\n{user}: {changes}; {total}"), soft_wrap=True)
     options = "" if dataset is None else f" --dataset {dataset}"
     options += "" if data_dir is None else f" --data-dir {data_dir}"
     out.print(escape(f"Next: {command_name()} recommend --user-id {shlex.quote(name)}{options}"), soft_wrap=True)
@@ -495,7 +495,8 @@ def users(
 
     if remove is not None:
         user = remove_imported_user(settings, remove)
-        out.print(escape(f"{user.name}: removed from {settings.dataset}, {len(user.events):,} movies"), soft_wrap=True)
+        removed = f"{user.name}: removed from {settings.dataset} (movies: {len(user.events):,})"
+        out.print(escape(removed), soft_wrap=True)
         return
     names = [settings.dataset] if dataset else datasets_with_users(settings)
     of_dataset = (settings.model_copy(update={"dataset": name}) for name in names)
@@ -503,7 +504,7 @@ def users(
     if found:
         out.print(_users_table(found))
     else:
-        out.print(f"Nobody has imported ratings yet: {command_name()} import FILE --as NAME does it", soft_wrap=True)
+        out.print(f"No user was imported yet: {command_name()} import FILE --as NAME does it", soft_wrap=True)
 
 # %% ../nbs/93_cli.ipynb #9950f0a0
 def _write_table(results: dict[str, Any], target: Path) -> None: # .csv or .md

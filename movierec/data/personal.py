@@ -561,7 +561,7 @@ def read_export(
         text, notes = decode_text(data, path.name)
         kind, rows, skipped = _read_text(text, path.name, time_format)
     if not rows:
-        left_out = ", ".join(f"{count:,} {what}" for what, count in skipped.items())
-        raise DataError(f"{path.name} has no movies ({kind}{': ' + left_out if left_out else ', empty'}): {ACCEPTED}")
+        left_out = ", ".join(f"{what}: {count:,}" for what, count in skipped.items())
+        raise DataError(f"{path.name} ({kind}) has no movies{' (' + left_out + ')' if left_out else ''}: {ACCEPTED}")
     merged = merge_viewings(rows, _movie_key)
     return PersonalExport(path.name, kind, hashlib.sha256(data).hexdigest(), merged, dict(skipped), notes)

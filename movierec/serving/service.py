@@ -453,7 +453,7 @@ def _find_user(model: ServingModel, user_id: int | str) -> _FoundUser: # user_id
             raise NotFoundError(f"{error}, and no user of that name was imported") from None
         history = imported_user_history(model, imported)
         missing = len(imported.events) - len(history)
-        lost = f"{missing} of {len(imported.events)} imported movies aren't in {model.settings.dataset} any more"
+        lost = f"imported movies that aren't in {model.settings.dataset} any more: {missing} of {len(imported.events)}"
         return _FoundUser(history, None, [lost] if missing else [])
     note = (
         f"{user_id} is a userId of {model.settings.dataset}, whose list this is, and the name of an imported user: "

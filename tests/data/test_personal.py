@@ -192,6 +192,7 @@ def test_dates_of_two_orders_are_refused():
     ("contents", "reason"),
     [
         ("", "has no movies"),
+        (NETFLIX.splitlines()[0] + '\n"Dark: Season 1: Secrets","1/24/24"', r"has no movies \(episodes of series: 1\)"),
         (b"\x89PNG\r\n\x1a\n\0\0\0", "is not a text file"),
         ("userId,movieId,rating\n1,1,4\n", "`movierec run --ratings`"),
         ("a;b;c\n1;2;3\n", "which no known service exports"),
