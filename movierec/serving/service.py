@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Recommendation', 'Recommendations', 'HistoryEvent', 'compute_recommendations', 'look_up_recommendations',
-           'find_similar_movies', 'watch_history', 'new_user_history', 'imported_user_history', 'debug_report',
-           'RecommenderService', 'DebugRecommendations', 'recommend']
+           'find_similar_movies', 'watch_history', 'new_user_history', 'imported_user_history',
+           'recommend_to_imported_user', 'debug_report', 'RecommenderService', 'DebugRecommendations', 'recommend']
 
 # %% ../../nbs/72_serving.service.ipynb #dd1f5f93
 from collections.abc import Iterable, Sequence
@@ -197,6 +197,16 @@ def imported_user_history(
     events = list(zip((item for item, _ in found), stars, strict=True))
     return user_history(model.interactions, None, events, model.neutral_rating, times)
 
+# %% ../../nbs/72_serving.service.ipynb #fd082ada
+def recommend_to_imported_user(
+    model: ServingModel,
+    user: ImportedUser, # from `find_imported_user`
+    k: int = 10,
+    diversity: float = 0.0, # 0 to 1
+) -> Recommendations:
+    "Return k movies that an imported user hasn't seen."
+    return compute_recommendations(model, imported_user_history(model, user), None, k, diversity)
+
 # %% ../../nbs/72_serving.service.ipynb #636f56e1
 def _json_number(value: float) -> float | None:
     "Return a number for JSON; None if it isn't finite."
@@ -322,19 +332,6 @@ class RecommenderService:
     ) -> Recommendations:
         "Return k movies for a user who is in no training set; see `new_user_history` for errors."
         return compute_recommendations(self.model, new_user_history(self.model, events), None, k, diversity)
-
-    def recommend_to_imported_user(
-        self,
-        user: ImportedUser, # from `find_imported_user`
-        k: int = 10,
-        diversity: float = 0.0, # 0 to 1
-    ) -> Recommendations:
-        "Return k movies that an imported user hasn't seen."
-        return compute_recommendations(self.model, imported_user_history(self.model, user), None, k, diversity)
-
-    def debug_imported_user(self, user: ImportedUser, k: int = 10) -> dict[str, Any]: # see `debug_report`
-        "Report how an imported user's list came about."
-        return debug_report(self.model, imported_user_history(self.model, user), None, k)
 
     def similar(self, item: int, k: int = 10) -> Recommendations: # item: item_idx
         "Return the k movies that are most similar to one."

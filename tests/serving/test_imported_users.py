@@ -34,7 +34,13 @@ from movierec.serving.imported_users import (
     user_file,
 )
 from movierec.serving.matching import MovieMatcher, load_movies
-from movierec.serving.service import RecommenderService, imported_user_history, recommend
+from movierec.serving.service import (
+    RecommenderService,
+    debug_report,
+    imported_user_history,
+    recommend,
+    recommend_to_imported_user,
+)
 
 
 def title(movie):
@@ -276,7 +282,7 @@ def test_a_copy_of_a_user_gets_that_users_list(open_service, system):
     mine = slice(data.indptr[7], data.indptr[8])
     rows = zip(data.item_idx[mine], data.rating[mine], data.timestamp[mine], strict=True)
     user = imported(*((int(ids[item]), float(stars), int(time)) for item, stars, time in rows))
-    answer, expected = service.recommend_to_imported_user(user, 10), service.recommend(7, 10)
+    answer, expected = recommend_to_imported_user(service.model, user, 10), service.recommend(7, 10)
     seen = {event.movieId for event in user.events}
     assert answer.items and not seen & {movie.movieId for movie in answer.items}
     if system not in ("als", "hybrid", "ranked_v1", "ranked_v2", "ranked_v3"):
@@ -287,7 +293,8 @@ def test_a_copy_of_a_user_gets_that_users_list(open_service, system):
 
 
 def test_debugging_an_imported_user(service):
-    report = service.debug_imported_user(imported((5, 4.0, 1), (2, 3.0, 2)), 5)
+    history = imported_user_history(service.model, imported((5, 4.0, 1), (2, 3.0, 2)))
+    report = debug_report(service.model, history, None, 5)
     assert report["user_idx"] is None and report["events"] == 2 and len(report["items"]) == 5
     json.dumps(report, allow_nan=False)
 
