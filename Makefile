@@ -115,6 +115,7 @@ site: $(VENV)/.installed-dev ## the report site in _docs (needs Quarto)
 	@command -v quarto >/dev/null || { echo "Quarto isn't installed. Get it from https://quarto.org/docs/get-started/ (or: pip install quarto-cli), then run make site again."; exit 1; }
 	PATH="$(CURDIR)/$(BIN):$$PATH" quarto render
 
-clean: ## remove what can be made again: environment, tables, models; feedback and posters stay
+# ui_feedback.jsonl: the log of an earlier version, until the API or the app has moved it to data/feedback
+clean: ## remove what can be made again: environment, tables, models; posters and what users said (data/feedback) stay
 	find data/processed -mindepth 2 -maxdepth 2 ! -name ui_feedback.jsonl ! -name posters ! -name item_posters.json -exec rm -rf {} + 2>/dev/null || true
 	rm -rf $(VENV) reports/models reports/local-results _docs build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -35,14 +35,16 @@ class Paths:
     "Every folder and file of one dataset."
     dataset: str # its name
     data: Path # the data folder
-    processed: Path # what is derived from the archive, and the feedback
+    processed: Path # what is derived from the archive
     tables: Path # artifact: Parquet tables
     warehouse: Path # DuckDB views of the tables
     interactions: Path # artifact: interactions
     features: Path # artifact: feature tables
     histories: Path # artifact: histories of all users, for the service
     precomputed: Path # artifact: precomputed recommendations
-    feedback: Path # what users of the app said they like
+    feedback: Path # log of what users of the app said they like; not derived, see `imported_users`
+    old_feedback: Path # where earlier versions kept that log; what is there is moved when the log is opened
+    imported_users: Path # folder: people who imported their own ratings
     posters: Path # images
     item_posters: Path # which movie has which image
     reports: Path # the reports folder
@@ -94,7 +96,9 @@ def paths(settings: Settings) -> Paths:
         features=processed / "features",
         histories=processed / "histories",
         precomputed=processed / "precomputed",
-        feedback=processed / "ui_feedback.jsonl",
+        feedback=data / "feedback" / dataset / "ui_feedback.jsonl",
+        old_feedback=processed / "ui_feedback.jsonl",
+        imported_users=data / "feedback" / dataset / "users",
         posters=processed / "posters",
         item_posters=processed / "item_posters.json",
         reports=reports,

@@ -7,17 +7,19 @@ __all__ = ['app', 'DatasetOption', 'ProtocolOption', 'DataDirOption', 'ReportsDi
            'SourceOption', 'RatingsOption', 'MoviesOption', 'ColumnsOption', 'OnBadRowsOption', 'RunProtocolOption',
            'UntilOption', 'MemoryLimitOption', 'TimezoneOption', 'TimeFormatOption', 'RatingScaleOption',
            'ImplicitOption', 'EncodingOption', 'FilesArgument', 'UserIdOption', 'RecommendKOption',
-           'RecommendSystemOption', 'RecommendProtocolOption', 'DebugOption', 'CompareProtocolOption', 'SystemsOption',
-           'RelevantOption', 'TiesOption', 'CompareTargetOption', 'NamesOption', 'MetricOption', 'SegmentOption',
-           'RunsProtocolOption', 'RunsDatasetOption', 'UserContextOption', 'AOption', 'BOption',
+           'RecommendSystemOption', 'RecommendProtocolOption', 'DebugOption', 'ImportFileArgument', 'ImportNameOption',
+           'YesOption', 'ImportTimeFormatOption', 'RemoveOption', 'UsersDatasetOption', 'CompareProtocolOption',
+           'SystemsOption', 'RelevantOption', 'TiesOption', 'CompareTargetOption', 'NamesOption', 'MetricOption',
+           'SegmentOption', 'RunsProtocolOption', 'RunsDatasetOption', 'UserContextOption', 'AOption', 'BOption',
            'SimulateProtocolOption', 'SimulateKOption', 'PatienceOption', 'PClickOption', 'PNoiseOption',
            'TrialsOption', 'ApiHostOption', 'ApiPortOption', 'WorkersOption', 'UntilEofOption', 'AppHostOption',
            'AppPortOption', 'ApiUrlOption', 'OpenBrowserOption', 'LimitOption', 'RefreshOption', 'SizeOption',
            'ExportProtocolOption', 'ExportSplitTargetOption', 'ExportRecommendationsTargetOption',
            'ExportRecommendationsSystemOption', 'ExportRecommendationsKOption', 'NameOption', 'SynthesizeTargetOption',
            'LikeOption', 'ScaleOption', 'SeedOption', 'LONG_COMMANDS', 'command_settings', 'run', 'ingest', 'inspect',
-           'recommend', 'compare', 'runs', 'ablate', 'tune', 'simulate', 'api', 'show_app', 'posters', 'export_split',
-           'export_recommendations', 'download', 'synthesize', 'datasets', 'info', 'run_cli', 'main']
+           'recommend', 'import_ratings', 'users', 'compare', 'runs', 'ablate', 'tune', 'simulate', 'api', 'show_app',
+           'posters', 'export_split', 'export_recommendations', 'download', 'synthesize', 'datasets', 'info', 'run_cli',
+           'main']
 
 # %% ../nbs/93_cli.ipynb #cf7e14b9
 import json
@@ -29,6 +31,7 @@ import sys
 import time
 import traceback
 import unicodedata
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from threading import Thread
@@ -425,7 +428,9 @@ def _debug_cell(name: str, value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 # %% ../nbs/93_cli.ipynb #205cc1b6
-UserIdOption = Annotated[str, typer.Option("--user-id", help="userId of the dataset.")]
+UserIdOption = Annotated[
+    str, typer.Option("--user-id", help="userId of the dataset, or the name of an imported user.")
+]
 RecommendKOption = Annotated[int, typer.Option("-k", min=1, max=100, help="How many movies.")]
 RecommendSystemOption = Annotated[
     str | None,
@@ -464,7 +469,7 @@ def recommend(
     result = recommend_with_details(settings, user_id, k, system, protocol)
     chosen = "" if system else f" (chosen under {result.protocol})"
     table = plain_table(
-        f"{settings.dataset}, user {user_id}: {result.system}{chosen}",
+        escape(f"{settings.dataset}, user {user_id}: {result.system}{chosen}"),
         "#",
         "movieId",
         "title",
@@ -487,7 +492,7 @@ def recommend(
         )
     out.print(table)
     for note in result.notes:
-        out.print(note)
+        out.print(escape(note))
     if debug:
         ranks = [f"#{rank}" for rank in result.table["rank"]]
         details = plain_table(
@@ -499,6 +504,168 @@ def recommend(
         for name in result.debug.columns:
             details.add_row(name, *(_debug_cell(name, value) for value in result.debug[name].tolist()))
         out.print(details)
+
+# %% ../nbs/93_cli.ipynb #d7fcfad0
+def _describe_match(match: Any, what: str) -> str: # match: a `Match`; what: "row" or "movies"
+    "Return a row of an export, or the movies that it may be, as text; at most four movies."
+    if what == "row":
+        return match.row.title if match.row.year is None else f"{match.row.title} ({match.row.year})"
+    names = [f"{movie} [{movie.movieId}]" for movie in match.movies[:4]]
+    return "; ".join(names) + (f"; and {len(match.movies) - 4} more" if len(match.movies) > 4 else "")
+
+# %% ../nbs/93_cli.ipynb #229e78d6
+def _print_matches(
+    report: Any, # a `MatchReport`
+    limit: int = 20, # rows of each kind
+) -> None:
+    "Print what is fuzzy, ambiguous and unmatched."
+    titles = {
+        "fuzzy": "Fuzzy: probably these",
+        "ambiguous": "Ambiguous: never taken; a list with the exact year, or ids, decides",
+        "unmatched": "Unmatched: not in the dataset",
+    }
+    for kind, title in titles.items():
+        matches = report.of_kind(kind)
+        if not matches:
+            continue
+        columns = ("in your file", "in the dataset [movieId]", "by") if kind != "unmatched" else ("in your file",)
+        table = plain_table(f"\n{title}", *columns)
+        for match in matches[:limit]:
+            cells = (_describe_match(match, "row"), _describe_match(match, "movies"), match.reason)
+            table.add_row(*map(escape, cells[: len(columns)]))
+        out.print(table)
+        if len(matches) > limit:
+            out.print(f"… and {len(matches) - limit:,} more")
+
+# %% ../nbs/93_cli.ipynb #224ee073
+def _print_export(export: Any, report: Any) -> None: # a `PersonalExport` and its `MatchReport`
+    "Print what was read and how its movies were matched, in numbers."
+    rated = sum(row.rating is not None for row in export.rows)
+    found = f"{export.file} ({export.format}): movies: {len(export.rows):,}, rated: {rated:,}"
+    out.print(escape(found), soft_wrap=True)
+    for what, count in export.skipped.items():
+        out.print(f"Left out, {what}: {count:,}")
+    for note in export.notes:
+        out.print(escape(f"Note: {note}"), soft_wrap=True)
+    out.print(", ".join(f"{count:,} {kind}" for kind, count in report.counts().items()))
+    by_title = sum(match.reason == "title alone" for match in report.of_kind("exact"))
+    if by_title:
+        out.print(f"Note: exact by the title alone, since the file gives no year: {by_title:,}")
+    _print_matches(report)
+
+# %% ../nbs/93_cli.ipynb #75f1efa4
+def _confirmed(fuzzy: list[Any], take_all: bool) -> list[Any]: # of `Match`
+    "Return the fuzzy matches that are to be taken: all with `--yes`, else what the person at the terminal says."
+    if not fuzzy or take_all:
+        return fuzzy
+    if not sys.stdin.isatty():
+        out.print(
+            f"\nFuzzy matches left out: {len(fuzzy):,}, since this is no terminal to confirm them at; "
+            "the same command with --yes takes them",
+            soft_wrap=True,
+        )
+        return []
+    try:
+        return fuzzy if typer.confirm(f"\nTake the fuzzy matches ({len(fuzzy):,})?") else []
+    except typer.Abort:  # Ctrl-C: nothing is imported
+        raise typer.Exit(130) from None
+
+# %% ../nbs/93_cli.ipynb #a1457859
+ImportFileArgument = Annotated[
+    Path, typer.Argument(metavar="FILE", help="What the service gave you: zip, CSV, JSON or text.")
+]
+ImportNameOption = Annotated[str, typer.Option("--as", metavar="NAME", help="Name for `recommend --user-id`.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Take fuzzy matches without asking.")]
+ImportTimeFormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--time-format",
+        help="How the file writes dates, as %d/%m/%Y.",
+        show_default="the order that all of them allow",
+    ),
+]
+
+# %% ../nbs/93_cli.ipynb #c0f10155
+@app.command("import")
+def import_ratings(
+    file: ImportFileArgument,
+    name: ImportNameOption,
+    yes: YesOption = False,
+    time_format: ImportTimeFormatOption = None,
+    dataset: DatasetOption = None,
+    data_dir: DataDirOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+) -> None:
+    "Import one person's ratings (Letterboxd, IMDb, Trakt, Netflix, or a list of titles) as a user of a dataset."
+    settings = command_settings(config, assignments, dataset=dataset, data_dir=data_dir)
+    from movierec.data.personal import read_export
+    from movierec.serving.imported_users import check_user_name, import_user
+    from movierec.serving.matching import MovieMatcher, load_movies
+
+    movies = load_movies(settings)
+    name = check_user_name(settings, name)
+    export = read_export(file, time_format)
+    report = MovieMatcher(movies).match_all(export.rows)
+    _print_export(export, report)
+    taken = [*report.of_kind("exact"), *_confirmed(report.of_kind("fuzzy"), yes)]
+    result = import_user(settings, name, export, taken, int(time.time()))
+    user = f"{name}, user of {settings.dataset}"
+    if result.added or result.changed:
+        changes = f"{result.added:,} added, {result.changed:,} changed"
+    else:
+        changes = "nothing changed" + (", this file was imported before" if result.is_repeated else "")
+    total = f"movies in all: {len(result.user.events):,}, rated: {result.user.n_ratings:,}"
+    out.print(escape(f"\n{user}: {changes}; {total}"), soft_wrap=True)
+    options = "" if dataset is None else f" --dataset {dataset}"
+    options += "" if data_dir is None else f" --data-dir {data_dir}"
+    out.print(escape(f"Next: {command_name()} recommend --user-id {shlex.quote(name)}{options}"), soft_wrap=True)
+
+# %% ../nbs/93_cli.ipynb #66c38828
+def _users_table(users: list[Any]) -> Any: # of `ImportedUser`; a table of rich
+    "Return imported users as a table."
+    counts = ("movies", "ratings")
+    table = plain_table(None, "name", "dataset", *counts, "last import (UTC)", "file", right=counts)
+    for user in users:
+        last = user.files[-1]
+        when = f"{datetime.fromtimestamp(last.imported_at, UTC):%Y-%m-%d %H:%M}"
+        table.add_row(escape(user.name), escape(user.dataset), f"{len(user.events):,}", f"{user.n_ratings:,}", when,
+                      escape(f"{last.file} ({last.format})"))
+    return table
+
+# %% ../nbs/93_cli.ipynb #64765281
+RemoveOption = Annotated[
+    str | None, typer.Option("--remove", metavar="NAME", help="Remove this user of the dataset, ratings and all.")
+]
+UsersDatasetOption = Annotated[
+    str | None,
+    typer.Option("--dataset", help="Name of the dataset.", show_default="all; with --remove, ml-latest-small"),
+]
+
+# %% ../nbs/93_cli.ipynb #b2d4a282
+@app.command()
+def users(
+    remove: RemoveOption = None,
+    dataset: UsersDatasetOption = None,
+    data_dir: DataDirOption = None,
+    config: ConfigOption = None,
+) -> None:
+    "List the users who imported their own ratings, or remove one."
+    settings = command_settings(config, None, dataset=dataset, data_dir=data_dir)
+    from movierec.serving.imported_users import datasets_with_users, list_imported_users, remove_imported_user
+
+    if remove is not None:
+        user = remove_imported_user(settings, remove)
+        removed = f"{user.name}: removed from {settings.dataset} (movies: {len(user.events):,})"
+        out.print(escape(removed), soft_wrap=True)
+        return
+    names = [settings.dataset] if dataset else datasets_with_users(settings)
+    of_dataset = (settings.model_copy(update={"dataset": name}) for name in names)
+    found = [user for one in of_dataset for user in list_imported_users(one)]
+    if found:
+        out.print(_users_table(found))
+    else:
+        out.print(f"No user was imported yet: {command_name()} import FILE --as NAME does it", soft_wrap=True)
 
 # %% ../nbs/93_cli.ipynb #9950f0a0
 def _write_table(results: dict[str, Any], target: Path) -> None: # .csv or .md

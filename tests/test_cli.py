@@ -576,3 +576,79 @@ def test_simulate(tiny_run, tmp_path, run_here):
         run_here("simulate", "--a", "popularity", "--b", "als", "--patience", 2, *options(settings)), "patience"
     )
     fails(run_here("simulate", "--a", "popularity", "--b", "als", "-k", 500, *options(settings)), "at most 20")
+
+
+# one person's own ratings
+
+LIST = "Film 7, The (1957); 4.5\nThe Film 8 (1958)\nThe Film 9 (1960); 5\nThe Film 500 (1990)\n"
+
+
+@pytest.fixture
+def tables(tiny_run, tmp_path):
+    """Options for the tables of the tiny run, with a feedback folder of its own; and a list of titles."""
+    settings, _ = tiny_run
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "processed").symlink_to(settings.data_dir / "processed", target_is_directory=True)
+    (tmp_path / "seen.txt").write_text(LIST)
+    return ("--dataset", "tiny", "--data-dir", tmp_path / "data"), tmp_path / "seen.txt"
+
+
+def test_importing_reports_and_tells_the_next_command(run_here, tables):
+    where, file = tables
+    done = run_here("import", file, "--as", "Zoë / [red]home", *where)
+    assert done.returncode == 0, done.stderr
+    for part in ("movies: 4, rated: 2", "2 exact, 1 fuzzy, 0 ambiguous, 1 unmatched", "The Film 9 (1959) [9]",
+                 "Fuzzy matches left out: 1", "--yes", "The Film 500 (1990)", "2 added, 0 changed",
+                 "recommend --user-id 'Zoë / [red]home' --dataset tiny --data-dir"):
+        assert part in done.stdout
+    again = run_here("import", file, "--as", "Zoë / [red]home", *where)
+    assert "nothing changed, this file was imported before; movies in all: 2, rated: 1" in again.stdout
+    more = run_here("import", file, "--as", "Zoë / [red]home", "--yes", *where)
+    assert "1 added, 0 changed; movies in all: 3, rated: 2" in more.stdout
+
+
+def test_fuzzy_matches_are_asked_for_at_a_terminal(run_here, tables, monkeypatch):
+    where, file = tables
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    for answer, movies in (("n", 2), ("y", 3)):
+        monkeypatch.setattr(cli.typer, "confirm", lambda text, answer=answer: answer == "y")
+        assert f"movies in all: {movies}" in run_here("import", file, "--as", "Zoë", *where).stdout
+
+    def interrupt(text):
+        raise cli.typer.Abort
+
+    monkeypatch.setattr(cli.typer, "confirm", interrupt)
+    done = run_here("import", file, "--as", "Bob", *where)
+    assert done.returncode == 130 and "Bob" not in run_here("users", *where).stdout
+
+
+def test_imported_users_are_listed_recommended_to_and_removed(run_here, tables, tiny_run):
+    where, file = tables
+    assert "No user was imported yet" in run_here("users", *where).stdout
+    run_here("import", file, "--as", "Zoë / [red]home", *where)
+    for options_of_users in (where, where[2:]):
+        listed = run_here("users", *options_of_users)
+        assert "Zoë / [red]home" in listed.stdout and "tiny" in listed.stdout and "list of titles" in listed.stdout
+    reports = ("--reports-dir", tiny_run[0].reports_dir)
+    done = run_here("recommend", "--user-id", "Zoë / [red]home", "-k", "3", "--debug", *where, *reports)
+    assert done.returncode == 0 and "tiny, user Zoë / [red]home" in done.stdout and "score_als" in done.stdout
+    assert "The Film 7 " not in done.stdout
+    assert fails(run_here("users", "--remove", "Zoe", *where), "no user Zoe was imported for tiny")
+    assert "removed from tiny (movies: 2)" in run_here("users", "--remove", "Zoë / [red]home", *where).stdout
+    assert fails(run_here("recommend", "--user-id", "Zoë / [red]home", *where, *reports), "no user of that name")
+
+
+def test_imports_that_are_refused(run_here, tables, tmp_path):
+    where, file = tables
+    dates = tmp_path / "NetflixViewingHistory.csv"
+    dates.write_text('Title,Date\n"The Film 7","1/6/24"\n')
+    assert fails(run_here("import", file, "--as", "7", *where), "7 is a userId of tiny")
+    assert fails(run_here("import", file, "--as", "", *where), "can't be the name of a user")
+    assert fails(run_here("import", tmp_path / "no.csv", "--as", "Zoë", *where), "there is no file")
+    assert fails(run_here("import", dates, "--as", "Zoë", *where), "01 June 2024 or 06 January 2024", "--time-format")
+    assert fails(run_here("import", dates, "--as", "Zoë", "--time-format", "%d.%m", *where), "1/6/24 is not a time")
+    assert run_here("import", dates, "--as", "Zoë", "--time-format", "%d/%m/%y", *where).returncode == 0
+    nothing = ("--dataset", "nowhere", *where[2:])
+    assert fails(run_here("import", file, "--as", "Zoë", *nothing), "nowhere hasn't been read yet")
+    (tmp_path / "other.txt").write_text("Heat (1995)\n")
+    assert fails(run_here("import", tmp_path / "other.txt", "--as", "Zoë", *where), "no movie of other.txt was found")

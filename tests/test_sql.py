@@ -32,6 +32,8 @@ from movierec.data.tables import connect, write_table
 from movierec.evaluation.runs import read_runs, run_metrics
 from movierec.facade import from_frame
 from movierec.pipeline import compare, example_user, export_run_recommendations, export_run_split, run
+from movierec.serving.imported_users import check_user_name
+from movierec.serving.matching import load_movies
 from movierec.serving.poster_download import movies_with_tmdb_id
 
 PACKAGE = Path(movierec.__file__).parent
@@ -299,10 +301,12 @@ def use_tables(folder: Path) -> None:
         build_split(settings, data, protocol)
     movies_with_tmdb_id(settings)
     use_own_files(folder)
-    frame = pd.DataFrame({"userId": [1, 2], "movieId": [1.0, 2.0], "rating": [4.0, 7.0]})
+    frame = pd.DataFrame({"userId": [1, None], "movieId": [1.0, 2.0], "rating": [4.5, 3.0]})
     frame["timestamp"] = pd.Timestamp("2024-05-01", tz="UTC")
     items = pd.DataFrame({"movieId": [1, 2], "title": ["Nardis", "Solar"]})
     assert len(from_frame(frame, items=items, folder=folder / "frames", on_bad_rows="quarantine").rejects) == 1
+    assert load_movies(settings)[0].imdb_id == 114709
+    check_user_name(settings, "Zoë")
     synthesize(folder / "synthetic.zip", scale=0.001)
 
 

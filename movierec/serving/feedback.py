@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Action', 'ACTIONS', 'apply_action', 'FeedbackRecord', 'UnusableLineError', 'RecordCodec', 'FeedbackState',
-           'append_line', 'LogTail', 'FeedbackReader', 'FeedbackLog', 'LiveService']
+           'append_line', 'LogTail', 'FeedbackReader', 'move_old_log', 'FeedbackLog', 'LiveService']
 
 # %% ../../nbs/73_serving.feedback.ipynb #0a833d36
 import json
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Literal, Self, get_args
 
 import numpy as np
 
-from ..artifacts import file_lock, paths
+from ..artifacts import file_lock, paths, replace_file
 from ..config import DataError, NotFoundError
 from .model import UserFeedback, require_item, require_user
 from .service import Recommendations, RecommenderService
@@ -246,6 +246,40 @@ class FeedbackReader:
             if len(self.problems) < self.max_problems:
                 self.problems.append(f"line {self.lines}: {error}")
 
+# %% ../../nbs/73_serving.feedback.ipynb #a171f67c
+def _merge_lines(old: bytes, new: bytes) -> bytes:
+    "Return the lines of an old log, then those of a new one; what both begin with is taken once."
+    if not old:
+        return new
+    before, after = (data.split(b"\n") for data in (old.removesuffix(b"\n"), new))
+    shared = 0
+    while shared < min(len(before), len(after)) and before[shared] == after[shared]:
+        shared += 1
+    return b"\n".join(before + after[shared:]) if after[shared:] else b"\n".join([*before, b""])
+
+# %% ../../nbs/73_serving.feedback.ipynb #ea1af1e6
+def move_old_log(
+    old: Path, # where earlier versions kept the log
+    path: Path, # where it is now
+) -> bool: # whether there was anything to move
+    "Move an old log to where it is now, in front of what is there already. Safe to repeat, and beside other processes."
+    if not old.exists():
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with file_lock(old).acquire(timeout=10), file_lock(path).acquire(timeout=10):
+        if not old.exists():  # another process was faster
+            return False
+        lines = _merge_lines(old.read_bytes(), path.read_bytes() if path.exists() else b"")
+        with replace_file(path) as temporary:
+            file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
+            try:
+                _write_all(file, lines)
+            finally:
+                os.close(file)
+        _sync_folder(path.parent)
+        old.unlink()
+    return True
+
 # %% ../../nbs/73_serving.feedback.ipynb #18afc4cb
 class FeedbackLog:
     "An append-only file of feedback, shared by any number of threads and processes."
@@ -299,8 +333,10 @@ class LiveService:
 
     @classmethod
     def open(cls, service: RecommenderService) -> Self:
-        "Return a service with the feedback log of its dataset."
-        return cls(service, paths(service.model.settings).feedback)
+        "Return a service with the feedback log of its dataset, which is moved first if it is where it used to be."
+        where = paths(service.model.settings)
+        move_old_log(where.old_feedback, where.feedback)
+        return cls(service, where.feedback)
 
     def feedback_of(self, user: int) -> UserFeedback: # user: user_idx
         "Return a user's feedback up to now, given in whichever process. Raises `NotFoundError` for an unknown user."

@@ -53,6 +53,7 @@ def user_history(
     user: int | None, # user_idx; None: a new user
     new_events: Sequence[tuple[int, float | None]] = (), # further ones: item_idx and stars; None: not rated
     neutral_rating: float = 2.5, # see `Settings`
+    times: Sequence[int] | None = None, # of the new events, ascending and before `as_of`; default: just before it
 ) -> Interactions: # of a single fold-in user
     "Return the events of one user in order of time, the new ones last."
     stored = slice(0, 0)
@@ -64,7 +65,7 @@ def user_history(
         "item_idx": items,
         "rating": ratings,
         "confidence": _confidence_of(ratings, neutral_rating),
-        "timestamp": np.full(len(items), interactions.as_of - 1),
+        "timestamp": np.full(len(items), interactions.as_of - 1) if times is None else np.array(times, np.int64),
     }
     kept = ~np.isin(interactions.item_idx[stored], items)
     columns = {

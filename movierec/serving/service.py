@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['Recommendation', 'Recommendations', 'HistoryEvent', 'compute_recommendations', 'look_up_recommendations',
-           'find_similar_movies', 'watch_history', 'new_user_history', 'debug_report', 'RecommenderService',
-           'DebugRecommendations', 'recommendation_table', 'recommend']
+           'find_similar_movies', 'watch_history', 'new_user_history', 'imported_user_history',
+           'recommend_to_imported_user', 'debug_report', 'RecommenderService', 'DebugRecommendations',
+           'recommendation_table', 'recommend']
 
 # %% ../../nbs/72_serving.service.ipynb #dd1f5f93
 from collections.abc import Iterable, Sequence
@@ -16,12 +17,13 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from ..config import DataError, Settings
+from ..config import DataError, NotFoundError, Settings
 from ..data.interactions import Interactions
 from ..ranking.features import V2_FEATURES
 from ..retrieval.fusion import USER_CONTEXTS, CandidatePool
 from ..retrieval.top_k import top_k
 from .explain import explain_items
+from .imported_users import ImportedUser, find_imported_user
 from movierec.serving.model import (
     LIKE_RATING,
     NO_FEEDBACK,
@@ -180,6 +182,32 @@ def new_user_history(
         latest[item] = stars
     return user_history(model.interactions, None, list(latest.items()), model.neutral_rating)
 
+# %% ../../nbs/72_serving.service.ipynb #53f3af1f
+def imported_user_history(
+    model: ServingModel,
+    user: ImportedUser,
+) -> Interactions: # of a single fold-in user
+    "Return the events of an imported user in order of time, without movies that the dataset doesn't have (any more)."
+    known = pd.Index(model.catalogue.movie_ids.astype(str))
+    places = known.get_indexer([str(event.movieId) for event in user.events])
+    found = [(int(item), event) for item, event in zip(places, user.events, strict=True) if item >= 0]
+    last = model.interactions.as_of - 1
+    beyond = max(0, max((event.time for _, event in found if event.time is not None), default=last) - last)
+    times = [last if event.time is None else event.time - beyond for _, event in found]
+    stars = [LIKE_RATING if event.rating is None and event.liked else event.rating for _, event in found]
+    events = list(zip((item for item, _ in found), stars, strict=True))
+    return user_history(model.interactions, None, events, model.neutral_rating, times)
+
+# %% ../../nbs/72_serving.service.ipynb #fd082ada
+def recommend_to_imported_user(
+    model: ServingModel,
+    user: ImportedUser, # from `find_imported_user`
+    k: int = 10,
+    diversity: float = 0.0, # 0 to 1
+) -> Recommendations:
+    "Return k movies that an imported user hasn't seen."
+    return compute_recommendations(model, imported_user_history(model, user), None, k, diversity)
+
 # %% ../../nbs/72_serving.service.ipynb #636f56e1
 def _json_number(value: float) -> float | None:
     "Return a number for JSON; None if it isn't finite."
@@ -235,7 +263,7 @@ def _item_rows(
 def debug_report(
     model: ServingModel,
     history: Interactions, # of the user, from `user_history`
-    user: int, # user_idx
+    user: int | None, # user_idx; None: not a user of the dataset
     k: int = 10,
     feedback: UserFeedback = NO_FEEDBACK,
 ) -> dict[str, Any]: # plain values, as JSON has them
@@ -373,18 +401,24 @@ def _top_feature_columns(
 def _base_feature_columns(
     model: ServingModel,
     history: Interactions,
-    user: int, # user_idx
+    user: int | None, # user_idx; None: not a user of the dataset
     pool: CandidatePool, # the items to describe
 ) -> dict[str, np.ndarray]: # name → one value per item
     "Return the values of the eleven base features."
-    store = model.store.fold_in(history, model.hybrid.sources["als"].user_factors[[user]])
+    user_factors = None if user is None else model.hybrid.sources["als"].user_factors[[user]]
+    store = model.store.fold_in(history, user_factors)
     values = store.matrix(pool, np.array([model.interactions.as_of]), V2_FEATURES)[0]
     return dict(zip(V2_FEATURES, values.T, strict=True))
 
 # %% ../../nbs/72_serving.service.ipynb #f67b7660
-def _debug_table(model: ServingModel, user: int, k: int, n_items: int) -> pd.DataFrame:
+def _debug_table(
+    model: ServingModel,
+    history: Interactions,
+    user: int | None, # user_idx; None: not a user of the dataset
+    k: int,
+    n_items: int,
+) -> pd.DataFrame:
     "Return each source's rank and score, and the features, of a user's first `n_items` recommendations."
-    history = user_history(model.interactions, user)
     ranking = rank_candidates(model, history, user, k)
     selected = np.arange(n_items)
     contributions = feature_contributions(model, ranking, selected)
@@ -398,10 +432,37 @@ def _debug_table(model: ServingModel, user: int, k: int, n_items: int) -> pd.Dat
         columns |= {f"rank_{name}": pool.ranks[name][0], f"score_{name}": pool.source_scores[name][0]}
     return pd.DataFrame(columns | features)
 
+# %% ../../nbs/72_serving.service.ipynb #b1f55851
+@dataclass(frozen=True, eq=False)
+class _FoundUser:
+    "A user by whichever id, and what is known of them."
+    history: Interactions
+    user: int | None # user_idx; None: imported
+    notes: list[str]
+
+# %% ../../nbs/72_serving.service.ipynb #cc456939
+def _find_user(model: ServingModel, user_id: int | str) -> _FoundUser: # user_id: a userId, or an imported user's name
+    "Return a user of the dataset, or an imported one. Raises `NotFoundError` if there is neither."
+    imported = find_imported_user(model.settings, str(user_id))
+    try:
+        user = user_index_of(model, user_id)
+    except NotFoundError as error:
+        if imported is None:
+            raise NotFoundError(f"{error}, and no user of that name was imported") from None
+        history = imported_user_history(model, imported)
+        missing = len(imported.events) - len(history)
+        lost = f"imported movies that aren't in {model.settings.dataset} any more: {missing} of {len(imported.events)}"
+        return _FoundUser(history, None, [lost] if missing else [])
+    note = (
+        f"{user_id} is a userId of {model.settings.dataset}, whose list this is, and the name of an imported user: "
+        "remove that one (`movierec users --remove`) and import the file under another name"
+    )
+    return _FoundUser(user_history(model.interactions, user), user, [note] if imported else [])
+
 # %% ../../nbs/72_serving.service.ipynb #772a764f
 def recommend(
     settings: Settings,
-    user_id: int | str, # the dataset's own userId
+    user_id: int | str, # the dataset's own userId, or the name of an imported user
     k: int = 10, # how many
     system: str | None = None, # one of `SYSTEMS`; default: the best on validation
     protocol: str | None = None, # default: global-time if it has been run, else leave-last-out
@@ -409,10 +470,13 @@ def recommend(
     "Return the best k unseen movies for a user, and why. Raises `NotFoundError` for an unknown user."
     service = RecommenderService.open(settings, system, protocol)
     model = service.model
-    user = user_index_of(model, user_id)
-    answer = service.recommend(user, k)
+    found = _find_user(model, user_id)
+    if found.user is None:
+        answer = compute_recommendations(model, found.history, None, k)
+    else:
+        answer = service.recommend(found.user, k)
     table = recommendation_table(answer)
-    debug = _debug_table(model, user, k, len(table))
+    debug = _debug_table(model, found.history, found.user, k, len(table))
     debug.insert(0, "movieId", table.movieId)
-    notes = [f"{note} to user {user_id}" for note in answer.notes]
+    notes = [*(f"{note} to user {user_id}" for note in answer.notes), *found.notes]
     return DebugRecommendations(table, debug, model.system, model.artifacts.protocol, notes)

@@ -10,15 +10,17 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from movierec.artifacts import paths
 from movierec.config import DataError, NotFoundError
 from movierec.serving import feedback
-from movierec.serving.feedback import ACTIONS, FeedbackLog, FeedbackRecord, LiveService, apply_action
+from movierec.serving.feedback import ACTIONS, FeedbackLog, FeedbackRecord, LiveService, apply_action, move_old_log
 from movierec.serving.model import UserFeedback
 
 USERS, MOVIES = np.arange(100) * 3, np.arange(50) * 7
@@ -268,6 +270,94 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path):
             assert {f"{4 * turn + one}-{line.strip()}" for line in lines if line.strip()} <= kept
     log.add(FeedbackRecord(99, 1, "like", 1))
     assert FeedbackLog(file, USERS, MOVIES).feedback_of(99) == UserFeedback({1: 1}), "and the log goes on"
+
+
+def lines(*numbers):
+    return b"".join(b'{"line": %d}\n' % number for number in numbers)
+
+
+@pytest.fixture
+def places(tmp_path):
+    """Where earlier versions kept the log, and where it is now."""
+    (tmp_path / "processed").mkdir()
+    return tmp_path / "processed" / "ui_feedback.jsonl", tmp_path / "feedback" / "tiny" / "ui_feedback.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "merged"),
+    [
+        (lines(1, 2), None, lines(1, 2)),
+        (lines(1, 2), lines(3), lines(1, 2, 3)),
+        (lines(1, 2), b"", lines(1, 2)),
+        (b"", lines(3), lines(3)),
+        (b"", None, b""),
+        (lines(1) + b'{"li', lines(3), lines(1) + b'{"li\n' + lines(3)),
+        (lines(1) + b'{"li', None, lines(1) + b'{"li\n'),
+        (lines(1), b'{"li', lines(1) + b'{"li'),
+        (lines(1, 1, 1), None, lines(1, 1, 1)),
+    ],
+)
+def test_an_old_log_is_moved_in_front_of_the_new_one(places, old, new, merged):
+    before, after = places
+    before.write_bytes(old)
+    if new is not None:
+        after.parent.mkdir(parents=True)
+        after.write_bytes(new)
+    assert move_old_log(*places) and after.read_bytes() == merged and not before.exists()
+    assert not move_old_log(*places) and after.read_bytes() == merged, "moving again changes nothing"
+    assert after.stat().st_mode & 0o077 == 0
+    assert [file.name for file in after.parent.iterdir() if file.suffix == ".tmp"] == []
+
+
+def test_a_crash_while_the_log_is_moved_loses_and_doubles_nothing(places, monkeypatch):
+    before, after = places
+    before.write_bytes(lines(1, 2))
+    for step in ("replace", "unlink"):
+        with monkeypatch.context() as patched:
+
+            def crash(self, *arguments, **options):
+                raise KeyboardInterrupt
+
+            patched.setattr(type(before), step, crash)
+            with pytest.raises(KeyboardInterrupt):
+                move_old_log(*places)
+        assert before.read_bytes() == lines(1, 2), "the old log is there until the new one is complete"
+    with after.open("ab") as file:  # written after the crash, by this version and by the earlier one
+        file.write(lines(5))
+    with before.open("ab") as file:
+        file.write(lines(3))
+    assert move_old_log(*places) and after.read_bytes() == lines(1, 2, 3, 5) and not before.exists()
+
+
+def test_many_threads_move_a_log_once(places):
+    before, after = places
+    before.write_bytes(lines(*range(100)))
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(lambda _: move_old_log(*places), range(8))) == 1
+    assert after.read_bytes() == lines(*range(100))
+
+
+def test_a_log_that_is_being_read_goes_on_after_the_move(places):
+    old_place, path = places
+    path.parent.mkdir(parents=True)
+    log = FeedbackLog(path, USERS, MOVIES)
+    log.add(FeedbackRecord(1, 1, "like", 20))
+    FeedbackLog(old_place, USERS, MOVIES).add(FeedbackRecord(1, 2, "like", 10))
+    move_old_log(old_place, path)
+    log.add(FeedbackRecord(1, 3, "like", 30))
+    assert list(log.feedback_of(1).likes) == [2, 1, 3] and log.reader.skipped == 0
+
+
+def test_opening_the_service_moves_the_log(service, settings, tmp_path):
+    here = paths(settings.model_copy(update={"data_dir": tmp_path}))
+    here.old_feedback.parent.mkdir(parents=True)
+    FeedbackLog(here.old_feedback, service.model.user_ids, service.model.catalogue.movie_ids).add(
+        FeedbackRecord(11, 3, "dislike", 1)
+    )
+    moved = type(service)(replace(service.model, settings=settings.model_copy(update={"data_dir": tmp_path})))
+    assert LiveService.open(moved).feedback_of(11).dislikes == {3: 1}
+    assert here.feedback == tmp_path / "feedback" / "tiny" / "ui_feedback.jsonl" and here.feedback.exists()
+    assert not here.old_feedback.exists()
 
 
 @pytest.fixture(scope="module")
