@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODEL_FILE', 'WorkFolder', 'settings_in', 'ItemColumn', 'MovieIndex', 'read_history', 'Model', 'save_model', 'load',
-           'fit_system', 'Dataset', 'read_rejects', 'load_dataset', 'from_frame']
+           'fit_system', 'choose_system', 'evaluate_systems', 'Dataset', 'read_rejects', 'load_dataset', 'from_frame']
 
 # %% ../nbs/94_facade.ipynb #ff1ea613
 import dataclasses
@@ -354,6 +354,39 @@ def fit_system(
     stages.run("sources on all events", build)
     return system
 
+# %% ../nbs/94_facade.ipynb #3e2c1637
+def choose_system(
+    name: str, # of the data set, for messages
+    tables: Artifact, # from `ingest`
+    system: str | None, # as asked for
+    protocol: str, # under which rankers are trained
+) -> str | None: # None: the best on validation
+    """Return the system to fit.
+
+    Raises `DataError` for a ranker without times, `NotFoundError` for a protocol without rankers."""
+    if tables.manifest["contents"].get("times", "known") == "known":
+        if check_protocol(protocol) not in PROTOCOLS:
+            raise NotFoundError(f"{protocol} only measures: rankers are trained under {' and '.join(PROTOCOLS)}")
+        return system
+    if system in RANKERS:
+        raise DataError(f"{name} has no times, without which {system} can't be trained: a source or the hybrid can")
+    return system or "hybrid"
+
+# %% ../nbs/94_facade.ipynb #c29ba7d9
+def evaluate_systems(
+    stages: StageRunner,
+    tables: Artifact, # from `ingest`
+    protocol: str, # one of `PROTOCOL_RULES`
+) -> dict[str, Any]: # as in the results file
+    "Evaluate all systems under a protocol; raises `DataError` if it needs times that there aren't."
+    settings = stages.settings.model_copy(update={"protocol": protocol})
+    choose_protocols(settings, tables.manifest["contents"].get("times", "known"), stages.progress)
+    data = stages.run("interactions", build_interactions, tables, reports_steps=False)
+    split = stages.run(f"{protocol}: split", build_split, data, protocol, reports_steps=False)
+    evaluation = run_protocol(stages, protocol, tables, data, split)
+    assert evaluation is not None, "it ran to the end"
+    return read_results(evaluation)
+
 # %% ../nbs/94_facade.ipynb #e28ef48f
 def _fit_settings(
     system: str | None,
@@ -401,10 +434,7 @@ class Dataset:
         Data without times have no rankers; the default for them is the hybrid.
 
         Raises `NotFoundError` for an unknown system, `ConfigError` for a setting, `DataError` for too little data."""
-        if not self._has_times:
-            system = self._system_without_times(system)
-        elif check_protocol(protocol) not in PROTOCOLS:
-            raise NotFoundError(f"{protocol} only measures: rankers are trained under {' and '.join(PROTOCOLS)}")
+        system = choose_system(self.name, self._tables, system, protocol)
         only = None if system is None else sources_behind(check_system(system))
         configured = self._settings(_fit_settings(system, settings), only)
         fitted = fit_system(_stages(configured, progress), self._share_tables(configured), system, protocol)
@@ -419,14 +449,7 @@ class Dataset:
         "Evaluate all systems. Raises `NotFoundError` for an unknown protocol, `DataError` for too little data."
         check_protocol(protocol)
         configured = self._settings(settings)
-        tables, stages = self._share_tables(configured), _stages(configured, progress)
-        data = stages.run("interactions", build_interactions, tables, reports_steps=False)
-        times = self._tables.manifest["contents"].get("times", "known")
-        choose_protocols(configured.model_copy(update={"protocol": protocol}), times, stages.progress)
-        split = stages.run(f"{protocol}: split", build_split, data, protocol, reports_steps=False)
-        evaluation = run_protocol(stages, protocol, tables, data, split)
-        assert evaluation is not None, "it ran to the end"
-        return read_results(evaluation)
+        return evaluate_systems(_stages(configured, progress), self._share_tables(configured), protocol)
 
     def evaluate(
         self,
@@ -436,17 +459,6 @@ class Dataset:
     ) -> pd.DataFrame: # one row per system, one column per metric
         "Return the test metrics of all systems under a protocol; `results` has intervals, segments and significance."
         return comparison_table(self.results(protocol, progress, **settings))
-
-    @property
-    def _has_times(self) -> bool:
-        return self._tables.manifest["contents"].get("times", "known") == "known"
-
-    def _system_without_times(self, system: str | None) -> str:
-        "Return the system to fit to data without times: the hybrid unless a source was named."
-        if system in RANKERS:
-            raise DataError(f"{self.name} has no times, without which {system} can't be trained: "
-                            "a source or the hybrid needs none")
-        return system or "hybrid"
 
     def _settings(self, given: dict[str, Any], only: tuple[str, ...] | None = None) -> Settings:
         "Return settings with a folder of their own."

@@ -432,11 +432,11 @@ def test_bad_rows_are_named_by_position_or_put_aside(source):
     events, movies = frames_of(source)
     events = events.sample(frac=1, random_state=3)  # positions, not labels
     events.iloc[5, 2], events.iloc[9, 3], events.iloc[11, 1] = 11, pd.NaT, 999
-    with pytest.raises(DataError, match=r"the frame, row 5 \(from 0\): rating is 11.*frame, row 9 \(from 0\): time"):
+    with pytest.raises(DataError, match=r"the frame, row 5 \(from 0\): stars is 11.*frame, row 9 \(from 0\): when is"):
         movierec.from_frame(events, **COLUMNS, items=movies)
     data = movierec.from_frame(events, **COLUMNS, items=movies, on_bad_rows="quarantine")
     assert data.rejects["row"].tolist() == [5, 9, 11] and data.rejects["frame"].unique().tolist() == ["frame"]
-    assert "3,197 events" in repr(data) and "999 is not in the movies table" in data.rejects["reason"][2]
+    assert "3,197 events" in repr(data) and "999 is not in items" in data.rejects["reason"][2]
     assert data.rejects.columns.tolist() == ["frame", "row", "reason"]
     doubled = pd.concat([movies, movies[:1]])
     with pytest.raises(DataError, match=r"items, row 120 \(from 0\): movie 1 appears a second time"):

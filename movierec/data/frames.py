@@ -130,6 +130,13 @@ def write_items(
 
 # %% ../../nbs/16c_data.frames.ipynb #44d67592
 _FRAMES = {"frame": "the frame", "items": "items"} # name of the file → what messages call it
+_ARGUMENTS = { # option of the command → argument of a function
+    "--on-bad-rows quarantine": 'on_bad_rows="quarantine"',
+    "--implicit": "implicit=True",
+    "--rating-scale ": "rating_scale=",
+    "--time-format ": "time_format=",
+    "--columns ": "",
+}
 
 
 def about_frame(message: str) -> str:
@@ -139,4 +146,6 @@ def about_frame(message: str) -> str:
 
     message = re.sub(r"\b(frame|items)\.parquet, row (\d+)", name_row, message)
     message = re.sub(r"\b(frame|items)\.parquet", lambda found: _FRAMES[found[1]], message)
-    return message.replace("--columns ", "")
+    for option, argument in _ARGUMENTS.items():
+        message = message.replace(option, argument)
+    return message

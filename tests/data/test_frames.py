@@ -70,7 +70,8 @@ NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
     pd.to_datetime(["2024-05-01 14:00"] * 3).tz_localize("Europe/Berlin").astype("datetime64[ns, Europe/Berlin]"),
 ])
 def test_a_time_with_a_zone_is_a_moment(tmp_path, times):
-    assert written(events(timestamp=times), tmp_path)["timestamp"].tolist() == [NOON.timestamp()] * 3
+    found = written(events(timestamp=times), tmp_path)["timestamp"]
+    assert [moment.timestamp() for moment in found] == [NOON.timestamp()] * 3
 
 
 @pytest.mark.parametrize("times", [
@@ -126,7 +127,7 @@ def test_columns_may_be_numbered(tmp_path):
 @pytest.mark.parametrize(("frame", "columns", "message"), [
     ([1, 2], {}, "the frame is a list, which is no table: pandas data frames and Arrow tables can be read"),
     (None, {}, "the frame is a NoneType"),
-    (pd.DataFrame({"userid": [1]}), {}, r"no column userId for the user \(did you mean userid\?\): it has userid"),
+    (pd.DataFrame({"userid": [1]}), {}, "no column movieId for the item: it has userid"),
     (pd.DataFrame({"userId": [1]}), {}, r"no column movieId for the item.*it has userId \(item=NAME says which\)"),
     (events(), {"rating": "stars"}, "no column stars for the rating"),
     (events(), {"time": "when"}, "no column when for the time"),
