@@ -71,6 +71,7 @@ LOCAL = {
         "data.own_data.merge_repeats": {"UPDATE", "DELETE"},
         "data.scales.rating_facts": {"SELECT"},
         "data.times.date_order": {"SELECT"},
+        "data.times.time_units": {"SELECT"},
         "data.own_data.OwnData.load": {"CREATE TABLE"},
         "data.validate._is_sorted_and_unique": {"SELECT"},
         "data.validate._has_duplicates": {"SELECT"},

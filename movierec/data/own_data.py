@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MISSING_WORDS', 'Understanding', 'merge_repeats', 'OwnData', 'load_events']
 
-# %% ../../nbs/14_data.own_data.ipynb #6af9814e
+# %% ../../nbs/14_data.own_data.ipynb #000fbdac
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from .formats import DataFile, open_data_file
 from .genres import genres_sql, year_sql
 from .scales import RatingScale, decide_scale, parse_scale, rating_facts, rating_number_sql
 from .tables import fetch_value, sql_identifier, sql_literal
-from .times import FIRST_TIME, TimeFormat, check_pattern, date_order, set_zone
+from .times import FIRST_TIME, TimeFormat, check_pattern, date_order, set_zone, time_units
 
 # %% ../../nbs/14_data.own_data.ipynb #88240b84
 MISSING_WORDS = ("", "NULL", "null", "None", "nan", "NaN", "NA", "N/A", "<NA>", "\\N")
@@ -113,13 +113,14 @@ def _time_format(con: duckdb.DuckDBPyConnection, own: "OwnData", kind: str, file
     order = date_order(con, "raw_events", "trim(time)", file.name) if kind in ("VARCHAR", "token", "float") else None
     return TimeFormat(own.timezone, order=order)
 
-# %% ../../nbs/14_data.own_data.ipynb #599942de
-def _describe_times(form: TimeFormat, column: str) -> str:
+# %% ../../nbs/14_data.own_data.ipynb #0eca63e2
+def _describe_times(form: TimeFormat, column: str, units: list[str]) -> str:
     "Return a few words on how times were read."
     if form.pattern is not None:
         return f"{column} by the pattern {form.pattern}, in {form.zone} where it has no zone"
-    order = "" if form.order is None else f", dates as {'day/month' if form.order.day_first else 'month/day'}"
-    return f"{column}: times without a zone are in {form.zone}{order}"
+    order = "" if form.order is None else f" (dates as {'day/month' if form.order.day_first else 'month/day'})"
+    zoned = [f"{unit}{order}, in {form.zone}" if unit == "times without a zone" else unit for unit in units]
+    return f"{column}: {'; '.join(zoned)}"
 
 # %% ../../nbs/14_data.own_data.ipynb #89f47c9b
 def _rating_scale(con: duckdb.DuckDBPyConnection, own: "OwnData", file: DataFile, column: str | None) -> RatingScale:
@@ -309,7 +310,7 @@ def _add_counts(con: duckdb.DuckDBPyConnection, scale: RatingScale, times: str, 
     same = "; all times are the same, so events have no order in time" if times == "constant" else ""
     understood.add(f"{events:,} events of {users:,} users and {items:,} items{repeats}{same}", merged=merged)
 
-# %% ../../nbs/14_data.own_data.ipynb #03e9bbde
+# %% ../../nbs/14_data.own_data.ipynb #3d0f9618
 def load_events(
     con: duckdb.DuckDBPyConnection, # with a table `problems`
     own: "OwnData", # how to read it
@@ -321,13 +322,16 @@ def load_events(
         roles = _numbered_roles(con, file)
     else:
         roles = find_event_columns(file.columns, own.columns, file.name)
-    understood.add(_describe_columns(file, roles), unused_columns=unused_columns(file.columns, roles))
+    unused = unused_columns(file.columns, roles)
+    understood.add(_describe_columns(file, roles), unused_columns=unused)
     kind = _staged_events(con, file, roles).get("time")
     scale = _rating_scale(con, own, file, roles.get("rating"))
-    nanos, reading = "CAST(0 AS BIGINT)", "there is no column of times"
+    nanos = "CAST(0 AS BIGINT)"
+    reading = "there is no column of times" + (" (--columns time=NAME names one)" if unused else "")
     if kind is not None:
         form = _time_format(con, own, kind, file)
-        nanos, reading = form.nanoseconds_sql("time", kind), _describe_times(form, roles["time"])
+        units = time_units(con, "raw_events", "time", kind)
+        nanos, reading = form.nanoseconds_sql("time", kind), _describe_times(form, roles["time"], units)
     _create_ratings(con, roles, scale, nanos, int(time.time()))
     distinct = fetch_value(con, "SELECT count(DISTINCT nanos) FROM raw_ratings")
     times = "none" if kind is None else "constant" if distinct == 1 else "known"
