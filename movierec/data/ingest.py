@@ -155,7 +155,8 @@ def _write_tables(
     "Write the checked raw tables as Parquet."
     con.execute("ALTER TABLE raw_ratings ADD COLUMN IF NOT EXISTS event_count INTEGER DEFAULT 1; "
                 "ALTER TABLE raw_movies ADD COLUMN IF NOT EXISTS year SMALLINT")
-    row = "row_number() OVER (ORDER BY nanos, rowid) - 1" if loaded.is_own else "rowid"
+    within_seconds = loaded.is_own and fetch_value(con, "SELECT bool_or(nanos % 1000000000 <> 0) FROM raw_ratings")
+    row = "row_number() OVER (ORDER BY nanos, rowid) - 1" if within_seconds else "rowid"
     for table, sql in _PARSED_SQL.items():
         con.execute(f"CREATE TEMP VIEW parsed_{table} AS {sql.replace('{row}', row)}")
     types = {"user": _id_type(con, "userId", loaded.text_ids), "movie": _id_type(con, "movieId", loaded.text_ids)}

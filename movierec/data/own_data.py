@@ -39,7 +39,7 @@ def _is_missing_sql(text: str) -> str: # SQL expression: BOOLEAN
     words = ", ".join(sql_literal(word) for word in MISSING_WORDS)
     return f"coalesce({text}, '') IN ({words})"
 
-# %% ../../nbs/14_data.own_data.ipynb #2c68bd1e
+# %% ../../nbs/14_data.own_data.ipynb #c411df1a
 def _id_sql(
     con: duckdb.DuckDBPyConnection,
     relation: str, # SQL relation
@@ -47,8 +47,9 @@ def _id_sql(
 ) -> str: # SQL expression: VARCHAR, NULL where an id is missing
     "Return SQL for the ids of a column; `7.0` is 7 if all of them are whole numbers."
     present = f"NOT {_is_missing_sql(text)}"
+    has_point = fetch_value(con, f"SELECT bool_or(contains({text}, '.')) FROM {relation}")
     as_floats = f"bool_and(regexp_matches({text}, '^-?[0-9]+([.]0*)?$'))"
-    all_whole = fetch_value(con, f"SELECT coalesce({as_floats}, false) FROM {relation} WHERE {present}")
+    all_whole = has_point and fetch_value(con, f"SELECT {as_floats} FROM {relation} WHERE {present}")
     value = f"regexp_replace({text}, '[.]0*$', '')" if all_whole else text
     return f"CASE WHEN {present} THEN {value} END"
 

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['rating_number_sql', 'RatingFacts', 'rating_facts', 'RatingScale', 'parse_scale', 'decide_scale']
 
-# %% ../../nbs/13e_data.scales.ipynb #90c64cc1
+# %% ../../nbs/13e_data.scales.ipynb #6544e6f4
 import re
 from dataclasses import dataclass
 
 import duckdb
+import numpy as np
 
 from ..config import DataError
 
@@ -17,13 +18,14 @@ from ..config import DataError
 _WORDS = {"true": 1, "yes": 1, "like": 1, "up": 1, "false": 0, "no": 0, "dislike": 0, "down": 0}
 _TOP_SQL = "TRY_CAST(regexp_extract({text}, '^[0-9.,]+ */ *([0-9]+)$', 1) AS INTEGER)"
 
-# %% ../../nbs/13e_data.scales.ipynb #eb1b5ddc
+# %% ../../nbs/13e_data.scales.ipynb #29ac7e69
 def rating_number_sql(text: str) -> str: # SQL expression: DOUBLE, NULL for what is no number
     "Return SQL for a rating as a number: 4.5, 4,5, 4/5 (its numerator), true or false."
     words = " ".join(f"WHEN '{word}' THEN {value}" for word, value in _WORDS.items())
     number = f"TRY_CAST(replace(regexp_replace(trim({text}), ' */ *[0-9]+$', ''), ',', '.') AS DOUBLE)"
     finite = f"CASE WHEN isfinite({number}) THEN {number} END"
-    return f"CASE lower(trim({text})) {words} ELSE {finite} END"
+    plain = f"TRY_CAST({text} AS DOUBLE)"  # most are, and need no pattern
+    return f"CASE WHEN isfinite({plain}) THEN {plain} ELSE CASE lower(trim({text})) {words} ELSE {finite} END END"
 
 # %% ../../nbs/13e_data.scales.ipynb #7833ce55
 @dataclass(frozen=True)
@@ -47,30 +49,40 @@ class RatingFacts:
         many_lowest = self.share_lowest >= (0.3 if self.median <= self.high / 10 else 0.5)
         return self.is_whole and self.low >= 1 and many_lowest
 
-# %% ../../nbs/13e_data.scales.ipynb #232b5a5f
+# %% ../../nbs/13e_data.scales.ipynb #1cec1d62
+def _describe_numbers(
+    values: np.ndarray, # float64, ascending: different ratings
+    counts: np.ndarray, # int64: how often each occurs
+    top: int | None, # the denominator, if all are fractions of one
+) -> RatingFacts:
+    "Measure ratings that are known by their counts."
+    n_zero = int(counts[values == 0].sum()) if values[0] == 0 and len(values) > 1 else 0
+    if n_zero:
+        values, counts = values[1:], counts[1:]
+    share = counts / counts.sum()
+    median = values[np.searchsorted(np.cumsum(share), 0.5)]
+    of_stars, of_ten = (float(share[(values >= a) & (values <= b)].sum()) for a, b in ((0.5, 5), (1, 10)))
+    whole = bool((values == np.floor(values)).all())
+    return RatingFacts(int(counts.sum()), len(values), float(values[0]), float(values[-1]), float(median), n_zero,
+                       float(share[0]), whole, top, of_stars, of_ten)
+
+# %% ../../nbs/13e_data.scales.ipynb #6257a6c5
 def rating_facts(
     con: duckdb.DuckDBPyConnection,
     relation: str, # SQL relation
     text: str, # SQL expression: the ratings as text
 ) -> RatingFacts | None: # None: no value is a number
     "Measure a column of ratings."
-    row = con.execute(f"""
-        WITH numbers AS (SELECT {rating_number_sql(text)} AS x, {_TOP_SQL.format(text=f'trim({text})')} AS top
-                         FROM {relation}),
-             facts AS (SELECT min(x) AS low, count(*) FILTER (x = 0) AS zeros FROM numbers WHERE x IS NOT NULL),
-             rated AS (SELECT x, top FROM numbers, facts WHERE x IS NOT NULL AND NOT (x = 0 AND low = 0)),
-             lowest AS (SELECT min(x) AS low FROM rated)
-        SELECT count(x), count(DISTINCT x), min(x), max(x), median(x),
-               (SELECT CASE WHEN low = 0 THEN zeros ELSE 0 END FROM facts),
-               avg(CAST(x = (SELECT low FROM lowest) AS INTEGER)), bool_and(x = floor(x)),
-               CASE WHEN count(top) = count(x) AND min(top) = max(top) THEN min(top) END,
-               avg(CAST(x BETWEEN 0.5 AND 5 AS INTEGER)), avg(CAST(x BETWEEN 1 AND 10 AS INTEGER))
-        FROM rated""").fetchone()
-    if row is None or not row[0] + row[5]:
+    different = f"SELECT {text} AS text, count(*) AS n FROM {relation} WHERE {text} IS NOT NULL GROUP BY {text}"
+    sql = (f"SELECT {rating_number_sql('text')} AS x, sum(n) AS n, min({_TOP_SQL.format(text='trim(text)')}) AS low, "
+           f"max({_TOP_SQL.format(text='trim(text)')}) AS high, count({_TOP_SQL.format(text='trim(text)')}) = count(*) "
+           f"AS are_fractions FROM ({different}) GROUP BY x HAVING x IS NOT NULL ORDER BY x")
+    rows = con.execute(sql).fetchall()
+    if not rows:
         return None
-    if not row[0]:  # nothing but zeros
-        return RatingFacts(row[5], 1, 0.0, 0.0, 0.0, 0, 1.0, True)
-    return RatingFacts(*row)
+    tops = {value for _, _, low, high, _ in rows for value in (low, high)}
+    top = tops.pop() if all(row[4] for row in rows) and len(tops) == 1 else None
+    return _describe_numbers(np.array([row[0] for row in rows]), np.array([int(row[1]) for row in rows]), top)
 
 # %% ../../nbs/13e_data.scales.ipynb #fc3f0b5d
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def check_table(
     reason = _row_checks(table, loaded.text_ids, loaded.is_own, now if loaded.times == "known" else None)
     reject_rows(con, table, f"SELECT rowid AS pos, reason FROM (SELECT rowid, {reason} AS reason FROM raw_{table}) "
                             "WHERE reason IS NOT NULL")
-    if table in _KEYS:
+    if table in _KEYS and not (loaded.is_own and table == "ratings"):  # of your own data repeats were merged
         _reject_duplicates(con, table)
     if table == "ratings" and "movies" in loaded.files:
         reject_rows(con, table, _unknown_movies_sql(loaded.files["movies"].name))
