@@ -284,6 +284,9 @@ def use_own_files(folder: Path) -> None:
         write_table(con, f"SELECT {columns} FROM movies", folder / "typed")
     read_own_files(folder, "typed", OwnData(folder / "typed", folder / "typed"))
     inspect(OwnData(folder / "ratings", time_format="%d.%m.%Y"))
+    (folder / "ratings").write_text("userId,movieId,timestamp\n1\n")
+    with pytest.raises(DataError, match="no row could be read"):
+        inspect(OwnData(folder / "ratings"))
 
 
 def use_tables(folder: Path) -> None:

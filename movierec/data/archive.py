@@ -24,7 +24,7 @@ from typing import Any
 import duckdb
 
 from ..config import DataError
-from .tables import fetch_value, sql_literal
+from .tables import fetch_value, sql_literal, sql_path
 
 # %% ../../nbs/13_data.archive.ipynb #fedab0ef
 TABLES = {  # table → columns
@@ -205,7 +205,7 @@ def _read_csv_sql(path: Path, file_format: FileFormat) -> str:
     columns = ", ".join(f"{sql_literal(name)}: '{kind}'" for name, kind in types.items())
     encoding = detect_encoding(path)
     quote = sql_literal(file_format.quote)
-    return (f"read_csv({sql_literal(path)}, delim = {sql_literal(file_format.delimiter)}, "
+    return (f"read_csv({sql_path(path)}, compression = 'none', delim = {sql_literal(file_format.delimiter)}, "
             f"quote = {quote}, escape = {quote}, header = {str(file_format.header).lower()}, "
             f"encoding = '{encoding}', columns = {{{columns}}}, auto_detect = false, nullstr = '', "
             f"store_rejects = true, rejects_limit = 0)")
@@ -285,7 +285,8 @@ class SourceFile:
     path: Path # to read
     name: str # for messages
     kind: str # "csv", "json" or "parquet"
-    header: bool # does it begin with the names of its columns?
+    header: int # lines before the first row: 1 for the names of the columns
+    delimiter: str = "," # of a csv file
 
 # %% ../../nbs/13_data.archive.ipynb #dd46d6a9
 @dataclass(frozen=True)
@@ -345,5 +346,6 @@ class Archive:
                 _load_file(con, table, files[table], file_format)
         formats = LAYOUTS[self.layout]
         return LoadedSource({
-            table: SourceFile(path, path.name, "csv", formats[table].header) for table, path in files.items()
+            table: SourceFile(path, path.name, "csv", int(formats[table].header), formats[table].delimiter)
+            for table, path in files.items()
         })

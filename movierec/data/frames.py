@@ -41,7 +41,7 @@ def _column_sql(name: str, sql_type: str, role: str | None) -> str: # SQL expres
     elif role == "time":
         value = _time_sql(column, sql_type)
     else:
-        value = f"array_to_string({column}, '|')" if sql_type.endswith("[]") else column
+        value = column
     return f"{value} AS {column}"
 
 # %% ../../nbs/16c_data.frames.ipynb #96af569f

@@ -5,48 +5,73 @@
 # %% auto #0
 __all__ = ['genres_sql', 'year_sql']
 
-# %% ../../nbs/13f_data.genres.ipynb #ceb8af45
+# %% ../../nbs/13f_data.genres.ipynb #4b9c7d0b
+import re
+
 import duckdb
 
-from .tables import fetch_value, sql_literal
+from ..config import DataError
+from .columns import MISSING_WORDS
+from .tables import sql_literal
 
-# %% ../../nbs/13f_data.genres.ipynb #51bc7509
+# %% ../../nbs/13f_data.genres.ipynb #51f17de7
+_NAMES = ("name", "genre", "title", "label") # of the field that has a genre's name
 _QUOTED = r"""("[^"]*"|'[^']*')"""
-_NAME = rf"""["']name["']\s*:\s*{_QUOTED}"""
+_NAME = rf"""["'](?:{'|'.join(_NAMES)})["']\s*:\s*{_QUOTED}"""
 
-# %% ../../nbs/13f_data.genres.ipynb #5dca1014
+# %% ../../nbs/13f_data.genres.ipynb #8b4325cf
+def _json_list_sql(text: str) -> str: # SQL expression: VARCHAR[]
+    "Return SQL for the names in a valid JSON list or object."
+    found = ", ".join(f"json_extract_string(genre, '$.{name}')" for name in _NAMES)
+    items = f"CASE WHEN json_type({text}) = 'ARRAY' THEN CAST({text} AS JSON[]) ELSE [CAST({text} AS JSON)] END"
+    plain = "CASE WHEN json_type(genre) = 'OBJECT' THEN NULL ELSE json_extract_string(genre, '$') END"
+    return f"list_transform({items}, lambda genre: coalesce({plain}, {found}))"
+
+# %% ../../nbs/13f_data.genres.ipynb #16dacb66
 def _list_sql(text: str) -> str: # SQL expression: VARCHAR[]
     "Return SQL for the names in a list that is written as text."
-    names = (f"CASE WHEN {text} LIKE '%{{%' THEN regexp_extract_all({text}, {sql_literal(_NAME)}, 1) "
-             f"ELSE regexp_extract_all({text}, {sql_literal(_QUOTED)}, 1) END")
-    return f"list_transform({names}, lambda name: name[2:-2])"
+    quoted = f"list_transform(regexp_extract_all({text}, {sql_literal(_QUOTED)}, 1), lambda name: name[2:-2])"
+    named = f"list_transform(regexp_extract_all({text}, {sql_literal(_NAME)}, 1), lambda name: name[2:-2])"
+    bare = f"string_split(regexp_replace({text}, '^[\\[({{]|[\\])}}]$', '', 'g'), ',')"
+    return (f"CASE WHEN json_valid({text}) THEN {_json_list_sql(text)} WHEN {text} LIKE '%:%' THEN {named} "
+            f"WHEN regexp_matches({text}, {sql_literal(_QUOTED)}) THEN {quoted} ELSE {bare} END")
 
-# %% ../../nbs/13f_data.genres.ipynb #138731ee
+# %% ../../nbs/13f_data.genres.ipynb #57e4fd57
 def _delimiter(con: duckdb.DuckDBPyConnection, relation: str, text: str) -> str: # "|", ";" or ","
     "Return the delimiter of a column of genres."
-    for delimiter in ("|", ";"):
-        if fetch_value(con, f"SELECT bool_or(contains({text}, '{delimiter}')) FROM {relation}"):
-            return delimiter
-    return ","
+    columns = ", ".join(f"count(*) FILTER (contains({text}, '{delimiter}'))" for delimiter in "|;,")
+    counts = con.execute(f"SELECT {columns} FROM {relation}").fetchall()[0]
+    return "|;,"[counts.index(max(counts))]
 
-# %% ../../nbs/13f_data.genres.ipynb #d29dca0e
+# %% ../../nbs/13f_data.genres.ipynb #9c05b1d6
+def _text_genres_sql(text: str, delimiter: str) -> str: # SQL expression: VARCHAR[]
+    "Return SQL for genres that are written as text."
+    missing = ", ".join(sql_literal(word) for word in ("", "(no genres listed)", *MISSING_WORDS))
+    return (f"CASE WHEN coalesce({text}, '') IN ({missing}) THEN [] "
+            f"WHEN regexp_matches({text}, '^[\\[({{]') THEN {_list_sql(text)} "
+            f"ELSE string_split({text}, {sql_literal(delimiter)}) END")
+
+# %% ../../nbs/13f_data.genres.ipynb #110c9d51
 def genres_sql(
     con: duckdb.DuckDBPyConnection,
     relation: str, # SQL relation
     column: str, # SQL expression
     kind: str, # its SQL type; `token_seq` is RecBole's, names between blanks
 ) -> str: # SQL expression: VARCHAR
-    "Return SQL that writes genres as MovieLens does, joined by bars."
+    "Return SQL that writes genres as MovieLens does, joined by bars; raises `DataError` for a type that has no names."
     if kind.endswith("[]"):
-        member = "genre.name" if kind.startswith("STRUCT") else "genre"
-        return f"array_to_string(list_transform({column}, lambda genre: trim(CAST({member} AS VARCHAR))), '|')"
-    text = f"trim(CAST({column} AS VARCHAR))"
-    delimiter = " " if kind == "token_seq" else _delimiter(con, relation, text)
-    split = f"string_split({text}, {sql_literal(delimiter)})"
-    names = f"CASE WHEN {text} LIKE '[%' THEN {_list_sql(text)} ELSE {split} END"
-    trimmed = f"list_transform({names}, lambda genre: trim(genre))"
-    cleaned = f"list_filter({trimmed}, lambda genre: genre <> '')"
-    return f"CASE WHEN {text} = '(no genres listed)' THEN '' ELSE array_to_string({cleaned}, '|') END"
+        field = next((name for name in _NAMES if re.search(rf'[(, ]"?{name}"? ', kind)), None)
+        if (kind.startswith("STRUCT") and field is None) or kind.startswith("MAP") or kind.endswith("[][]"):
+            raise DataError(f"genres of the type {kind} have no name that could be told: make them a list of text")
+        names = f"list_transform({column}, lambda genre: CAST({f'genre.{field}' if field else 'genre'} AS VARCHAR))"
+    elif kind.startswith(("STRUCT", "MAP")):
+        raise DataError(f"genres of the type {kind} can't be read: make them a list or text")
+    else:
+        text = f"trim(CAST({column} AS VARCHAR))"
+        delimiter = " " if kind == "token_seq" else _delimiter(con, relation, text)
+        names = _text_genres_sql(text, delimiter)
+    trimmed = f"list_transform({names}, lambda genre: trim(genre, ' ,'))"
+    return f"array_to_string(list_filter({trimmed}, lambda genre: genre <> ''), '|')"
 
 # %% ../../nbs/13f_data.genres.ipynb #bd7ea414
 def year_sql(column: str) -> str: # SQL expression: SMALLINT, NULL where there is none

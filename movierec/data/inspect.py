@@ -24,7 +24,7 @@ from .own_data import OwnData
 from .tables import connect, fetch_value
 from .validate import create_rejects_table, reject_kinds
 
-# %% ../../nbs/16b_data.inspect.ipynb #e9452619
+# %% ../../nbs/16b_data.inspect.ipynb #ac7d7843
 def own_data_from_files(
     files: Sequence[Path], # one or two
     own: OwnData, # how to read them; its files don't matter
@@ -39,7 +39,8 @@ def own_data_from_files(
         try:
             with TemporaryDirectory() as folder:
                 opened = open_data_file(events, Path(folder), own.encoding)
-            find_event_columns(opened.columns, own.columns, events.name)
+            if opened.header or opened.kind != "csv":  # without a header the values decide, when it is read
+                find_event_columns(opened.columns, own.columns, events.name)
         except DataError as error:
             reasons.append(str(error))
         else:

@@ -5,29 +5,37 @@
 # %% auto #0
 __all__ = ['rating_number_sql', 'RatingFacts', 'rating_facts', 'RatingScale', 'parse_scale', 'decide_scale']
 
-# %% ../../nbs/13e_data.scales.ipynb #6544e6f4
+# %% ../../nbs/13e_data.scales.ipynb #2a2783f3
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import duckdb
 import numpy as np
 
 from ..config import DataError
 
-# %% ../../nbs/13e_data.scales.ipynb #91350ab1
-_WORDS = {"true": 1, "yes": 1, "like": 1, "up": 1, "false": 0, "no": 0, "dislike": 0, "down": 0}
-_TOP_SQL = "TRY_CAST(regexp_extract({text}, '^[0-9.,]+ */ *([0-9]+)$', 1) AS INTEGER)"
+# %% ../../nbs/13e_data.scales.ipynb #68274e7c
+_WORDS = {
+    "true": 1, "t": 1, "yes": 1, "y": 1, "like": 1, "up": 1, "👍": 1,
+    "false": 0, "f": 0, "no": 0, "n": 0, "dislike": 0, "down": 0, "👎": 0,
+}
+_TOP_SQL = "TRY_CAST(regexp_extract({text}, '^[0-9.,]+ */ *([0-9]+)([.,]0+)?( *stars?| *points?)?$', 1) AS INTEGER)"
 
-# %% ../../nbs/13e_data.scales.ipynb #29ac7e69
+# %% ../../nbs/13e_data.scales.ipynb #67f90df2
 def rating_number_sql(text: str) -> str: # SQL expression: DOUBLE, NULL for what is no number
     "Return SQL for a rating as a number: 4.5, 4,5, 4/5 (its numerator), true or false."
     words = " ".join(f"WHEN '{word}' THEN {value}" for word, value in _WORDS.items())
-    number = f"TRY_CAST(replace(regexp_replace(trim({text}), ' */ *[0-9]+$', ''), ',', '.') AS DOUBLE)"
-    finite = f"CASE WHEN isfinite({number}) THEN {number} END"
+    bare = f"regexp_replace(regexp_replace(trim({text}), ' *(stars?|points?|%)$', ''), ' */ *[0-9.,]+$', '')"
+    thousands = f"regexp_matches({bare}, '^[0-9]{{1,3}}(,[0-9]{{3}})+$')"
+    number = f"TRY_CAST(replace({bare}, ',', CASE WHEN {thousands} THEN '' ELSE '.' END) AS DOUBLE)"
+    drawn = (f"length(regexp_replace({text}, '[^★]', '', 'g')) + CASE WHEN contains({text}, '½') THEN 0.5 ELSE 0 END")
+    finite = (f"CASE WHEN isfinite({number}) THEN {number} "
+              f"WHEN regexp_matches(trim({text}), '^[★☆]*½?☆*$') AND trim({text}) <> '' THEN {drawn} END")
     plain = f"TRY_CAST({text} AS DOUBLE)"  # most are, and need no pattern
     return f"CASE WHEN isfinite({plain}) THEN {plain} ELSE CASE lower(trim({text})) {words} ELSE {finite} END END"
 
-# %% ../../nbs/13e_data.scales.ipynb #7833ce55
+# %% ../../nbs/13e_data.scales.ipynb #e62d8f88
 @dataclass(frozen=True)
 class RatingFacts:
     "What is known of a column of ratings."
@@ -42,6 +50,7 @@ class RatingFacts:
     top: int | None = None # the denominator, if all values are fractions of one
     share_of_stars: float = 1.0 # of the values, zeros not counted, that are within 0.5 to 5
     share_of_ten: float = 1.0 # that are within 1 to 10
+    n_denominators: int = 0 # different ones, where some values are fractions
 
     @property
     def is_mostly_small(self) -> bool:
@@ -66,7 +75,7 @@ def _describe_numbers(
     return RatingFacts(int(counts.sum()), len(values), float(values[0]), float(values[-1]), float(median), n_zero,
                        float(share[0]), whole, top, of_stars, of_ten)
 
-# %% ../../nbs/13e_data.scales.ipynb #6257a6c5
+# %% ../../nbs/13e_data.scales.ipynb #c2f06155
 def rating_facts(
     con: duckdb.DuckDBPyConnection,
     relation: str, # SQL relation
@@ -80,9 +89,10 @@ def rating_facts(
     rows = con.execute(sql).fetchall()
     if not rows:
         return None
-    tops = {value for _, _, low, high, _ in rows for value in (low, high)}
-    top = tops.pop() if all(row[4] for row in rows) and len(tops) == 1 else None
-    return _describe_numbers(np.array([row[0] for row in rows]), np.array([int(row[1]) for row in rows]), top)
+    tops = {value for _, _, low, high, _ in rows for value in (low, high)} - {None}
+    top = min(tops) if all(row[4] for row in rows) and len(tops) == 1 else None
+    values, counts = np.array([row[0] for row in rows]), np.array([int(row[1]) for row in rows])
+    return replace(_describe_numbers(values, counts, top), n_denominators=len(tops) if top is None else 1)
 
 # %% ../../nbs/13e_data.scales.ipynb #fc3f0b5d
 @dataclass(frozen=True)
@@ -149,7 +159,7 @@ def parse_scale(text: str) -> RatingScale: # from `--rating-scale`
         raise DataError(f"--rating-scale {text} should be LOW:HIGH, as 1:10, or stars, thumbs or counts")
     return RatingScale("points", float(match[1]), float(match[2]), because="as given")
 
-# %% ../../nbs/13e_data.scales.ipynb #7000b463
+# %% ../../nbs/13e_data.scales.ipynb #86bdaf1c
 def _readings(facts: RatingFacts) -> list[RatingScale]:
     "Return every scale that fits the values; the order doesn't matter."
     low, high, whole = facts.low, facts.high, facts.is_whole
@@ -160,7 +170,7 @@ def _readings(facts: RatingFacts) -> list[RatingScale]:
     found = []
     many = facts.n >= 100
     if facts.top is not None:
-        return [RatingScale("points", 1, facts.top, zero, f"they are written as fractions of {facts.top}")]
+        return [RatingScale("points", min(low, 1), facts.top, zero, f"they are written as fractions of {facts.top}")]
     if n_distinct == 1:
         return [RatingScale("implicit", low, high, False, f"all are {high:g}")]
     if n_distinct == 2 and (whole or smallest <= 0):
@@ -169,20 +179,29 @@ def _readings(facts: RatingFacts) -> list[RatingScale]:
             return found
     if (low >= 0.5 and high <= 5) or (many and facts.share_of_stars >= 0.99):
         found.append(RatingScale("stars", 0.5, 5, zero, seen))
-    elif (low >= 1 and 5 < high <= 10) or (many and facts.share_of_ten >= 0.99):
+        if high <= 1 and not whole:
+            found.append(RatingScale("points", 0, 1, False, seen))
+    elif (low >= 1 and 7 < high <= 10) or (many and high > 10 and facts.share_of_ten >= 0.99):
         found.append(RatingScale("points", 1, 10, zero, seen))
+    elif low >= 1 and 5 < high <= 7:  # a scale of its own, or nobody gave more
+        found += [RatingScale("points", 1, top, zero, seen) for top in (math.ceil(high), 10)]
     elif low >= 1 and 50 < high <= 100 and not facts.is_mostly_small:
         found.append(RatingScale("points", 1, 100, zero, seen))
     if whole and low >= 1 and n_distinct > 2 and (high > 100 or facts.is_mostly_small):
         found.append(RatingScale("counts", 0, high, False, seen))
     return found
 
-# %% ../../nbs/13e_data.scales.ipynb #1174cc6f
+# %% ../../nbs/13e_data.scales.ipynb #77237d52
 def decide_scale(
     facts: RatingFacts,
     name: str, # of the file, for messages
 ) -> RatingScale:
     "Decide what ratings mean; raises `DataError` if no rule fits, or more than one does."
+    if facts.top is None and facts.n_denominators:
+        raise DataError(f"{name}: some ratings are fractions, but not all of one denominator: write them on one scale, "
+                        "or say --implicit to ignore them")
+    if facts.n_distinct == 1 and facts.high <= 0:
+        raise DataError(f"{name}: all ratings are {facts.high:g}: say --implicit if each means that it happened")
     found = _readings(facts)
     if len(found) == 1:
         return found[0]

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['FIRST_TIME', 'DateOrder', 'date_order', 'TimeFormat', 'check_pattern', 'set_zone', 'time_units']
 
-# %% ../../nbs/13d_data.times.ipynb #58ce0262
+# %% ../../nbs/13d_data.times.ipynb #108f660c
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import duckdb
 
@@ -32,18 +33,25 @@ def _scaled_sql(integer: str) -> str: # SQL expression: BIGINT
     units = " ".join(f"WHEN abs({integer}) < {int(limit)} THEN {integer} * {unit}" for limit, unit in _UNITS[:-1])
     return f"CASE {units} ELSE {integer} END"
 
-# %% ../../nbs/13d_data.times.ipynb #12619fc3
+# %% ../../nbs/13d_data.times.ipynb #3ce8662c
 def _number_sql(text: str) -> str: # SQL expression: BIGINT or NULL
     "Return SQL for a number as nanoseconds since 1970; its unit follows from its size."
     whole = f"TRY_CAST(regexp_extract({text}, '^[-+]?[0-9]+') AS HUGEINT)"
     digits = f"CAST(rpad(left(regexp_extract({text}, '[.,]([0-9]+)', 1), 9), 9, '0') AS BIGINT)"
-    scientific = f"CAST(round(TRY_CAST({text} AS DOUBLE) * 1000) AS HUGEINT)"
+    double = f"TRY_CAST({text} AS DOUBLE)"
+    scientific = (f"CASE WHEN abs({double}) < 1e11 THEN CAST(round({double} * 1000) AS HUGEINT) * 1000000 "
+                  f"WHEN abs({double}) < 1e14 THEN CAST(round({double}) AS HUGEINT) * 1000000 "
+                  f"WHEN abs({double}) < 1e17 THEN CAST(round({double}) AS HUGEINT) * 1000 "
+                  f"ELSE CAST(round({double}) AS HUGEINT) END")
     plain = " ".join(f"WHEN abs({whole}) < {int(limit)} THEN {whole} * {unit} + {digits} // {1_000_000_000 // unit}"
                      for limit, unit in _UNITS[:-1])
-    return (f"CASE WHEN lower({text}) LIKE '%e%' THEN TRY_CAST({scientific} * 1000000 AS BIGINT) "
+    return (f"CASE WHEN lower({text}) LIKE '%e%' THEN TRY_CAST({scientific} AS BIGINT) "
             f"ELSE TRY_CAST(CASE {plain} ELSE {whole} END AS BIGINT) END")
 
-# %% ../../nbs/13d_data.times.ipynb #c8dfd8d3
+# %% ../../nbs/13d_data.times.ipynb #a40f009a
+_ZONE_WITHOUT_SLASH = "z|utc|gmt|uct|est|mst|hst|cet|met|eet|wet|est5edt|cst6cdt|mst7mdt|pst8pdt"
+
+# %% ../../nbs/13d_data.times.ipynb #4c730e67
 def _iso_sql(text: str) -> str: # SQL expression: BIGINT or NULL
     "Return SQL for an ISO time as nanoseconds since 1970; the connection's zone is that of times without one."
     clock = "([0-9]{1,2}:[0-9]{2}:[0-9]{2})"
@@ -59,13 +67,15 @@ def _iso_sql(text: str) -> str: # SQL expression: BIGINT or NULL
     for pattern, replacement in steps:
         text = f"regexp_replace({text}, {sql_literal(pattern)}, {sql_literal(replacement)})"
     is_far = f"regexp_matches({text}, ':[0-9]{{2}}[-+](1[6-9]|[2-9][0-9])(:?[0-9]{{2}})*$')"  # no offset is that large
-    whole = f"CASE WHEN NOT {is_far} THEN epoch_us(TRY_CAST({text} AS TIMESTAMPTZ)) END"
+    abbreviation = f"lower(regexp_extract({text}, '[0-9] ?([A-Za-z][A-Za-z0-9]*)$', 1))"
+    is_zone = f"regexp_matches({abbreviation}, '^({_ZONE_WITHOUT_SLASH})?$')"
+    whole = f"CASE WHEN {is_zone} AND NOT {is_far} THEN epoch_us(TRY_CAST({text} AS TIMESTAMPTZ)) END"
     return f"TRY_CAST(CAST({whole} AS HUGEINT) * 1000 + {fraction} AS BIGINT)"
 
 # %% ../../nbs/13d_data.times.ipynb #e63db001
 _LOCAL_DATE = r"^([0-9]{1,2})([./-])([0-9]{1,2})[./-]([0-9]{4}|[0-9]{2})(?:[ ,T]+(.*))?$"
 
-# %% ../../nbs/13d_data.times.ipynb #12d96bd7
+# %% ../../nbs/13d_data.times.ipynb #9dc1d234
 @dataclass(frozen=True)
 class DateOrder:
     "The order of day and month in a column of dates such as 15.3.2020."
@@ -77,12 +87,13 @@ class DateOrder:
         day, month = (part[1], part[3]) if self.day_first else (part[3], part[1])
         year = (f"CASE WHEN length({part[4]}) = 4 THEN {part[4]} WHEN {part[4]} < '70' THEN '20' || {part[4]} "
                 f"ELSE '19' || {part[4]} END")
-        half_day = f"TRY_STRPTIME({part[5]}, '%I:%M:%S %p'), TRY_STRPTIME({part[5]}, '%I:%M %p')"
+        formats = ("%I:%M:%S %p", "%I:%M %p", "%I:%M:%S%p", "%I:%M%p")
+        half_day = ", ".join(f"TRY_STRPTIME({part[5]}, '{form}')" for form in formats)
         clock = (f"CASE WHEN {part[5]} = '' THEN '' "
                  f"ELSE ' ' || coalesce(strftime(coalesce({half_day}), '%H:%M:%S'), {part[5]}) END")
         return f"{year} || '-' || lpad({month}, 2, '0') || '-' || lpad({day}, 2, '0') || {clock}"
 
-# %% ../../nbs/13d_data.times.ipynb #dd0fc81b
+# %% ../../nbs/13d_data.times.ipynb #6baf28e0
 def date_order(
     con: duckdb.DuckDBPyConnection,
     relation: str, # SQL relation
@@ -90,18 +101,23 @@ def date_order(
     name: str, # of the file, for messages
 ) -> DateOrder | None: # None: there are no such dates
     "Decide the order of day and month from all rows; raises `DataError` if both fit, or neither."
-    first, second = (f"CAST(regexp_extract({column}, '{_LOCAL_DATE}', {group}) AS INTEGER)" for group in (1, 3))
-    row = con.execute(f"SELECT count(*), max({first}), max({second}), min({column}) FROM {relation} "
-                      f"WHERE {_integer_sql(column)} IS NULL AND regexp_matches({column}, '{_LOCAL_DATE}')").fetchone()
-    count, largest_first, largest_second, example = row or (0, 0, 0, "")
+    parts = {n: f"CAST(regexp_extract({column}, '{_LOCAL_DATE}', {n}) AS INTEGER)" for n in (1, 3, 4)}
+    row = con.execute(f"SELECT count(*), max({parts[1]}), max({parts[3]}), max({parts[4]}), min({column}), "
+                      f"bool_or(contains({column}, '.')) FROM {relation} WHERE {_integer_sql(column)} IS NULL "
+                      f"AND regexp_matches({column}, '{_LOCAL_DATE}')").fetchone()
+    count, first, second, third, example, has_points = row or (0, 0, 0, 0, "", False)
     if not count:
         return None
-    day_first, month_first = largest_second <= 12, largest_first <= 12
-    if day_first == month_first:
-        reason = ("could be day/month or month/day in every row" if day_first else
-                  "are day/month in some rows and month/day in others")
+    readings = ["day/month/year"] if second <= 12 else []
+    readings += ["month/day/year"] if first <= 12 else []
+    if second <= 12 and third <= 31 and first <= datetime.now(UTC).year % 100 and not has_points:
+        readings.append("year/month/day")
+    if len(readings) != 1:
+        reason = (f"could be {' or '.join(readings)} in every row" if readings else
+                  "are day/month/year in some rows and month/day/year in others")
         raise DataError(f"{name}: dates such as {example} {reason}: say --time-format %d/%m/%Y or %m/%d/%Y (%y for a "
                         "year of two digits), or write 2020-12-31")
+    day_first = readings == ["day/month/year"]
     return DateOrder(day_first)
 
 # %% ../../nbs/13d_data.times.ipynb #404803e4

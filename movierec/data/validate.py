@@ -14,7 +14,7 @@ import duckdb
 
 from ..config import DAY, DataError, Settings
 from .archive import LoadedSource, SourceFile, detect_encoding, reject_rows
-from .tables import fetch_value, sql_literal, write_table
+from .tables import fetch_value, sql_literal, sql_path, write_table
 from .times import FIRST_TIME
 
 # %% ../../nbs/15_data.validate.ipynb #269d5f5f
@@ -179,7 +179,8 @@ _LINES_SQL = """
     UPDATE problems SET line = lines.number, text = lines.line FROM (
         SELECT number, line, row_number() OVER (ORDER BY number) - 1 AS pos FROM (
             SELECT row_number() OVER () AS number, line
-            FROM read_csv({path}, header = false, auto_detect = false, delim = '\x01', quote = '', escape = '',
+            FROM read_csv({path}, compression = 'none', header = false, auto_detect = false,
+                          delim = '\x01', quote = '', escape = '',
                           encoding = '{encoding}', columns = {{'line': 'VARCHAR'}}, ignore_errors = true))
         WHERE coalesce(line, '') <> '' AND number > {header_lines}
               AND number NOT IN (SELECT line FROM problems WHERE tab = '{table}' AND pos IS NULL)) lines
@@ -196,9 +197,9 @@ def _locate_by_parsing(con: duckdb.DuckDBPyConnection, table: str, file: SourceF
     "Fill in the lines at which the rows of a table's problems begin, by parsing the file."
     problems = con.execute(f"SELECT pos, line FROM problems WHERE tab = '{table}'").fetchall()
     wanted, unread = {pos for pos, line in problems if line is None}, {line for pos, line in problems if pos is None}
-    begins, pos = 1, -1 - int(file.header)
+    begins, pos = 1, -1 - file.header
     with file.path.open(encoding="utf-8", errors="replace", newline="") as stream:
-        reader = csv.reader(stream)
+        reader = csv.reader(stream, delimiter=file.delimiter)
         for row in reader:
             pos += bool(row) and begins not in unread
             if pos in wanted:
@@ -214,8 +215,8 @@ def _locate_problems(con: duckdb.DuckDBPyConnection, table: str, file: SourceFil
     elif file.kind == "csv" and _has_multiline_fields(file.path):
         _locate_by_parsing(con, table, file)
     else:
-        sql = _LINES_SQL.format(path=sql_literal(file.path), encoding=detect_encoding(file.path),
-                                header_lines=int(file.header), table=table)
+        sql = _LINES_SQL.format(path=sql_path(file.path), encoding=detect_encoding(file.path),
+                                header_lines=file.header, table=table)
         con.execute(sql)
 
 # %% ../../nbs/15_data.validate.ipynb #50269405
@@ -230,7 +231,7 @@ def create_rejects_table(con: duckdb.DuckDBPyConnection, loaded: LoadedSource) -
 
 # %% ../../nbs/15_data.validate.ipynb #63018fa4
 _KIND_SQL = r"""regexp_replace(regexp_replace(regexp_replace(regexp_replace(reason,
-    ' is [^,]*, (not|which is|a) ', ' is \1 '),
+    ' is .*, (not|which is|a) ', ' is \1 '),
     '^movie .* (is not in|appears)', 'a movie \1'),
     '^user .* rates movie .* more', 'a user rates a movie more'),
     ' \(.*\)$', '')"""

@@ -149,10 +149,10 @@ def test_dates_of_a_country_need_a_row_that_tells_the_order(tmp_path):
     day_first = ingested(tmp_path, "userId,movieId,date\n1,2,1.2.2020\n1,3,31.1.2020\n")
     assert [row[1] for row in ratings_of(day_first)] == [3, 2]
     both = "userId,movieId,date\n1,2,1/2/20\n1,3,3/4/20\n"
-    with pytest.raises(DataError, match=r"1/2/20 could be day/month or month/day in every row: say --time-format"):
+    with pytest.raises(DataError, match=r"1/2/20 could be day/month/year or month/day/year .*: say --time-format"):
         ingested(tmp_path, both)
     assert ratings_of(ingested(tmp_path, both, time_format="%m/%d/%y"))[0][3] == 1577923200
-    with pytest.raises(DataError, match="day/month in some rows and month/day in others"):
+    with pytest.raises(DataError, match="day/month/year in some rows and month/day/year in others"):
         ingested(tmp_path, "userId,movieId,date\n1,2,1/31/20\n1,3,31/1/20\n")
     with pytest.raises(DataError, match=r"--time-format %Q"):
         ingested(tmp_path, both, time_format="%Q")
@@ -352,6 +352,82 @@ def test_genres_of_a_parquet_list(tmp_path):
     films = (tmp_path / "films.csv").read_bytes()
     tables = ingested(tmp_path, "userId,movieId,timestamp\n1,10,1600000000\n", films)
     assert list(read(tables, "movies").genres[0]) == ["Crime", "Drama"]
+
+
+# what people's programs write
+
+
+def test_a_file_is_called_what_it_is_called(tmp_path):
+    (tmp_path / "plays1.csv").write_text("userId,movieId\n9,9\n")
+    tables = ingested(tmp_path, "userId,movieId\n1,1\n2,1\n", name="plays[1].csv")
+    assert [row[0] for row in ratings_of(tables)] == [1, 2]
+
+
+@pytest.mark.parametrize("suffix", ["csv.gz", "gz", "csv.zst"])
+def test_a_suffix_decides_nothing(tmp_path, suffix):
+    for content in (EVENTS.encode(), gzip.compress(EVENTS.encode()), zstandard.compress(EVENTS.encode())):
+        assert len(ratings_of(ingested(tmp_path, content, columns=COLUMNS, name=f"log.{suffix}"))) == 3
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    (",userId,movieId,timestamp\n0,1,10,1600000000\n1,2,10,1600000001\n", 2),  # the index of a data frame
+    ("userId,movieId,timestamp,\n1,10,1600000000,\n2,10,1600000001,\n", 2),
+    ("userId;movieId;timestamp\n1;10;1600000000\r\n2;10;1600000001\n3;1;1600000002\n", 3),  # mixed line ends
+    ("sep=;\nuserId;movieId;timestamp\n1;10;1600000000\n", 1), ("\n\nuserId,movieId\n1,10\n", 1),
+    ("userId,movieId,tags\n1,10,a|b|c|d\n2,10,e|f|g|h\n3,10,i|j|k|l\n", 3),
+    ("userId,movieId,rating,Rating\n1,10,4.5,1\n2,10,3,1\n", 2),
+    ("userId,movieId,review\n1,10," + "x" * 150_000 + "\n", 1),
+    ('userId\tmovieId\n1\t"Weird Al" Story\n2\t"A\n3\tB\n4\tC"\n', 4),  # tabs without quoting
+    ("alice,heat,2020-01-01T10:00:00Z\nbob,heat,2020-01-02T10:00:00Z\n", 2),
+    ('{"userId": 1, "movieId": 2, "": 3}\n', 1),
+])
+def test_common_oddities_are_read(tmp_path, text, expected):
+    assert len(ratings_of(ingested(tmp_path, text))) == expected
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("userId,movieId\nВася,Сталкер\nПетя,Зеркало\n".encode("cp1251"), "neither UTF-8 nor Western European"),
+    ("userId,movieId\nŻółw,łódź\nmałpa,film\n".encode("cp1250"), "neither UTF-8 nor Western European"),
+    ('{"userId": "Zoé", "movieId": "Éva"}\n'.encode() + b'{"userId": "Et\xe9", "movieId": 4}\n', "isn't valid UTF-8"),
+    (b'{"userId": {"0": 1, "1": 2}, "movieId": {"0": 10}}', "a nested value"),
+    (b"userId,movieId\n1,10\nuserId,movieId\n3,10\n", "line 3: the header is repeated"),
+    (b"userId,movieId\n1.23457E+12,10\n", "a number that a spreadsheet has rounded"),
+    (b"userId,movieId,rating\n", "mine.csv has no events: it has no rows"),
+    (b"userId,movieId,rating\n1,1,4,5\n", "no row could be read; line 2: 3 fields are needed, 4 found"),
+    (b'userId;movieId;when\n1;"a\nb";1600000000\n2;"c";soon\n', 'line 4: when is "soon"') ,
+    (b"userId,movieId,rating\n1,1,5\n2,2,5\n3,1,\n", "line 4: rating is missing"),
+    (b"userId,movieId,rating\n1,1,3.5/4\n2,1,4/5\n", "not all of one denominator"),
+    (b"userId,movieId,rating\n1,1,0\n2,1,0\n", "all ratings are 0"),
+    (b"userId,movieId,rating\n1,1,0.55\n2,1,0.9\n3,1,1.0\n", "stars .* or points"),
+    (b"userId,movieId,rating\n1,1,2\n2,1,7\n3,1,4\n", r"points \(--rating-scale 1:7\) or points .* 1:10\)"),
+    (b"userId,movieId,timestamp\n1,1,2020-07-01 12:00:00 BST\n", "no time that is known"),
+    (b"userId,movieId,date\n1,1,23/11/05\n2,1,24/01/07\n", "day/month/year or year/month/day"),
+    (b"BZh91AY", "of the kind bzip2"),
+], ids=range(17))
+def test_what_would_be_read_wrongly_is_refused(tmp_path, content, message):
+    columns = "time=when" if b"when" in content else None
+    with pytest.raises(DataError, match=message) as error:
+        ingested(tmp_path, content, columns=columns)
+    assert "\n" not in str(error.value)
+
+
+def test_an_encoding_must_be_one_of_text(tmp_path):
+    for encoding in ("rot13", "utf-9"):
+        with pytest.raises(DataError, match=f"there is no encoding {encoding}"):
+            ingested(tmp_path, EVENTS, encoding=encoding)
+    named = "userId,movieId\nВася,Сталкер\n".encode("cp1251")
+    assert ratings_of(ingested(tmp_path, named, encoding="cp1251"))[0][:2] == ("Вася", "Сталкер")
+
+
+@pytest.mark.parametrize(("values", "stars"), [
+    (("★★★½", "★★", "★★★★★"), [3.5, 2, 5]), (("4 stars", "1 star", "4.5 stars"), [4, 1, 4.5]),
+    (("85%", "60%", "100 %"), [4.25, 3, 5]), (("4/5 stars", "0.5/5", "3/5"), [4, 0.5, 3]),
+    (("y", "n", "y"), [5, 0.5, 5]), (('"1,234"', '"2,500"', '"3"'), [None] * 3),
+])
+def test_ratings_as_people_write_them(tmp_path, values, stars):
+    rows = "".join(f"1,{item},{value},{1600000000 + item}\n" for item, value in enumerate(values))
+    found = read(ingested(tmp_path, USUAL + rows), "ratings").sort_values("movieId").rating
+    assert [None if value != value else value for value in found.tolist()] == stars
 
 
 # what comes out is what went in
