@@ -652,3 +652,20 @@ def test_imports_that_are_refused(run_here, tables, tmp_path):
     assert fails(run_here("import", file, "--as", "Zoë", *nothing), "nowhere hasn't been read yet")
     (tmp_path / "other.txt").write_text("Heat (1995)\n")
     assert fails(run_here("import", tmp_path / "other.txt", "--as", "Zoë", *where), "no movie of other.txt was found")
+
+
+def test_inspect_ingest_and_stop(tmp_path, run_here):
+    (tmp_path / "Meine Liste.csv").write_text("who;what\nann;Heat\nbob;Heat\n")
+    file = tmp_path / "Meine Liste.csv"
+    named = ("--columns", "user=who,item=what")
+    seen = run_here("inspect", file, *named)
+    assert seen.returncode == 0 and "CSV with semicolons" in seen.stdout
+    assert "2 ratings, 2 users, 1 movies" in seen.stdout
+    assert f"run --ratings '{file}' --columns user=who,item=what" in seen.stdout
+    fails(run_here("inspect", file), "no column userId for the user: it has who, what")
+    where = ("--data-dir", tmp_path / "data", "--reports-dir", tmp_path / "reports")
+    done = run_here("ingest", "--ratings", file, *named, *where)
+    assert done.returncode == 0 and "Stopped after ingest" in done.stdout
+    assert (tmp_path / "data" / "processed" / "Meine-Liste" / "tables" / "ratings.parquet").exists()
+    fails(run_here("run", "--dataset", "Meine-Liste", "--until", "evening", *where), "no step evening")
+    fails(run_here("run", "--implicit", *where), "--implicit describe files of your own: they need --ratings")

@@ -27,6 +27,7 @@ from movierec.config import (
 )
 from movierec.config import SYSTEMS as ALL_SYSTEMS
 from movierec.data.interactions import load_interactions, load_items, load_users
+from movierec.data.own_data import OwnData
 from movierec.data.splits import PROTOCOL_RULES
 from movierec.data.tables import query
 from movierec.evaluation.ablation import ablate
@@ -568,3 +569,33 @@ def test_killed_anywhere_it_ends_with_the_same_results(tiny_run, tmp_path):
     assert published(settings) == published(tiny_run[0])
     leftovers = [path for path in folder.rglob(".*.tmp*") if not path.name.endswith(".lock")]
     assert leftovers == []
+
+
+def test_data_without_times_are_measured_and_served_without_rankers(tmp_path):
+    rows = "".join(f"{user},{10 + (3 * user + item) % 25}\n" for user in range(60) for item in range(10))
+    (tmp_path / "pairs.csv").write_text("userId,movieId\n" + rows)
+    settings = tiny_settings(tmp_path, dataset="pairs")
+    own = OwnData(tmp_path / "pairs.csv")
+    with pytest.raises(DataError, match="pairs has no times, and global-time splits by time"):
+        run(settings.model_copy(update={"protocol": "global-time"}), own)
+    assert not paths(settings).models.exists(), "nothing was fitted"
+    results = run(settings, own)
+    assert list(results) == ["strong-generalization"]
+    best = results["strong-generalization"]["best_on_validation"]
+    found = recommend(settings, 7, 5)
+    assert found.system == best and found.protocol == "strong-generalization" and len(found.table) == 5
+    with pytest.raises(NotFoundError, match="only measures pairs"):
+        recommend(settings, 7, 5, protocol="global-time")
+
+
+@pytest.mark.parametrize(("until", "made"), [
+    ("ingest", "tables"), ("interactions", "interactions"), ("splits", "splits")])
+def test_a_run_stops_where_it_is_told(archive, tmp_path, until, made):
+    settings = tiny_settings(tmp_path)
+    assert run(settings, archive, until=until) == {}
+    where = paths(settings)
+    steps = {"tables": where.tables, "interactions": where.interactions, "splits": where.processed / "splits"}
+    reached = list(steps)[: list(steps).index(made) + 1]
+    assert [name for name, folder in steps.items() if folder.exists()] == reached and not where.models.exists()
+    with pytest.raises(NotFoundError, match=r"no step split \(did you mean splits\?\)"):
+        run(settings, archive, until="split")

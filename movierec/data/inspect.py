@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['own_data_from_files', 'Inspection', 'inspect']
 
-# %% ../../nbs/16b_data.inspect.ipynb #13235c58
+# %% ../../nbs/16b_data.inspect.ipynb #61d1b806
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from ..config import DataError
 from .archive import Archive, LoadedSource
 from .columns import find_event_columns
 from .formats import open_data_file
-from .ingest import load_checked
+from .ingest import id_type, load_checked
 from .own_data import OwnData
 from .tables import connect, fetch_value
 from .validate import create_rejects_table, reject_kinds
@@ -68,7 +68,7 @@ def _describe_archive(source: Archive) -> str:
     files = ", ".join(source.members.values())
     return f"{source.path.name}: MovieLens data in the layout {source.layout} ({files})"
 
-# %% ../../nbs/16b_data.inspect.ipynb #5af31608
+# %% ../../nbs/16b_data.inspect.ipynb #192511aa
 def inspect(
     source: Archive | OwnData,
     n: int = 5, # how many events are shown
@@ -81,7 +81,14 @@ def inspect(
             create_rejects_table(con, loaded)
             rejects = reject_kinds(con)
         lines = [_describe_archive(source)] if isinstance(source, Archive) else loaded.understood
+        lines = [*lines, _describe_ids(con, loaded)]
         return Inspection(lines, _counts(con), rejects, _first_events(con, loaded, n))
+
+# %% ../../nbs/16b_data.inspect.ipynb #6f6b2f49
+def _describe_ids(con: duckdb.DuckDBPyConnection, loaded: LoadedSource) -> str:
+    "Return a sentence on the types of the ids."
+    types = {column: id_type(con, column, loaded.text_ids) for column in ("userId", "movieId")}
+    return "; ".join(f"{column}: {'whole numbers' if kind == 'INTEGER' else 'text'}" for column, kind in types.items())
 
 # %% ../../nbs/16b_data.inspect.ipynb #e5790e18
 def _counts(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
