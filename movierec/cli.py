@@ -24,13 +24,11 @@ __all__ = ['app', 'DatasetOption', 'ProtocolOption', 'DataDirOption', 'ReportsDi
 # %% ../nbs/93_cli.ipynb #cf7e14b9
 import json
 import os
-import re
 import shlex
 import signal
 import sys
 import time
 import traceback
-import unicodedata
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -136,13 +134,6 @@ def _with_section(config: Path | None, settings: Settings, section: str, **optio
     given = {name: value for name, value in options.items() if value is not None}
     changed = {section: getattr(settings, section).model_dump() | given}
     return load_settings(config, **settings.model_dump(exclude={section}), **changed)
-
-# %% ../nbs/93_cli.ipynb #1668a518
-def _dataset_name(given: Path) -> str: # archive, folder or file that was named
-    "Return the dataset's name: that of its source, without the ending, made of letters, digits, dots and dashes."
-    name = re.sub(r"(\.(zip|gz|zst|csv|tsv|txt|dat|inter|json|jsonl|parquet))+$", "", given.resolve().name, flags=re.I)
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._") or "my-data"
 
 # %% ../nbs/93_cli.ipynb #57b3d201
 def _print_run(
@@ -296,7 +287,9 @@ def run(
                "encoding": encoding}
     given = _given_source(source, ratings, movies, columns, reading)
     if given is not None and dataset is None:
-        dataset = _dataset_name(given if isinstance(given, Path) else given.path)
+        from movierec.data.own_data import dataset_name
+
+        dataset = dataset_name(given if isinstance(given, Path) else given.path)
     settings = command_settings(
         config,
         assignments,

@@ -10,7 +10,6 @@ __all__ = ['MODEL_FILE', 'WorkFolder', 'settings_in', 'ItemColumn', 'MovieIndex'
 import dataclasses
 import json
 import os
-import re
 import shutil
 import tempfile
 import weakref
@@ -43,7 +42,7 @@ from .data.frames import about_frame, write_events, write_items
 from .data.ingest import ingest
 from .data.interactions import build_interactions
 from .data.columns import ROLES
-from .data.own_data import OwnData
+from .data.own_data import OwnData, dataset_name
 from .data.splits import build_split
 from .data.tables import query
 from .evaluation.results import read_results
@@ -523,11 +522,6 @@ def _ingest(
     tables = _stages(settings, progress).run("ingest", ingest, source, reports_steps=False)
     return Dataset(name, tables, items, folder, from_frame)
 
-# %% ../nbs/94_facade.ipynb #64927918
-def _dataset_name(path: Path) -> str:
-    "Return the name of a data set for a file or folder: letters, digits, points, hyphens and underscores."
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem if path.is_file() else path.name).lstrip("._-") or "data"
-
 # %% ../nbs/94_facade.ipynb #2a4f7e57
 def _published_archive(name: str, progress: bool) -> Path:
     "Return the archive of a published data set, which is downloaded if it isn't at hand."
@@ -547,11 +541,11 @@ def _open_source(
     "Open what a name or a path stands for; raises `NotFoundError` if there is neither."
     path = Path(source).expanduser()
     if path.is_file() and path.suffix != ".zip":
-        return _dataset_name(path), _own_data(path, movies, columns, options)
+        return dataset_name(path), _own_data(path, movies, columns, options)
     if movies or options or any(columns.values()):
         raise ConfigError(f"{source} is no file of events: only for one can columns, items and options be named")
     if path.exists():
-        return _dataset_name(path), path
+        return dataset_name(path), path
     if str(source) not in CATALOGUE:
         hint = did_you_mean(str(source), CATALOGUE)
         published = f"a published data set{hint}: those are {', '.join(CATALOGUE)}"

@@ -148,6 +148,17 @@ def test_readme_is_made_from_the_index():
     assert done.returncode == 0, done.stderr
 
 
+def test_the_readme_lists_every_chapter_as_it_is_called():
+    """The table is an output of `index.ipynb`, which has to be run again when a chapter comes or changes its name."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for file in sorted((ROOT / "nbs").glob("[0-9]*.ipynb")):
+        first = "".join(json.loads(file.read_text(encoding="utf-8"))["cells"][0]["source"])
+        title, subtitle = first.split("\n")[0].removeprefix("# "), first.split("> ")[1].split("\n")[0]
+        number = file.stem.split("_")[0]
+        assert f"| [{number} {title}](nbs/{file.name}) |" in readme, f"run index.ipynb and make readme: {file.name}"
+        assert subtitle in readme, f"run index.ipynb and make readme: {file.name}"
+
+
 def test_metadata_agrees():
     config = configparser.ConfigParser(delimiters=["="])
     config.read(ROOT / "settings.ini", encoding="utf-8")
