@@ -156,6 +156,7 @@ MODULES = (
     "ranking.ranker",
     "ranking.ranked",
     "ranking.contributions",
+    "shards",
     "stages",
     "opening",
     "evaluation.lists",

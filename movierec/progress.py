@@ -18,10 +18,13 @@ def report_progress(
     text: str, # what is being done
     n: int, # to how many
     unit: str = "users",
+    before: int = 0, # how many were done earlier
+    of: int | None = None, # how many there are in all; default: `n`
 ) -> Callable[[int, int], None]: # takes the number of batches done and of all batches
     "Return a `progress` callback that reports batches as users (or another unit)."
-    report(text, 0, n, unit)
-    return lambda done, total: report(text, n * done // total, n, unit)
+    in_all = n if of is None else of
+    report(text, before, in_all, unit)
+    return lambda done, total: report(text, before + n * done // total, in_all, unit)
 
 # %% ../nbs/03_progress.ipynb #595661b2
 class Progress:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PHASES', 'load_history', 'earlier_phase', 'warm_start', 'keep_checkpoints', 'fit_sources', 'build_sources',
-           'sources_behind', 'retrieved_lists', 'build_rankers', 'load_rankers', 'make_systems', 'precompute']
+           'sources_behind', 'load_phase', 'retrieved_lists', 'build_rankers', 'load_rankers', 'precompute']
 
 # %% ../nbs/59_stages.ipynb #3da6df5d
 from collections.abc import Callable
@@ -16,21 +16,17 @@ import numpy as np
 
 from .artifacts import Artifact, build, paths, write_arrays
 from .config import ALL_SOURCES, Settings
-from .data.holdout import load_holdout
+from .data.holdout import Holdout, load_holdout
 from .data.interactions import Interactions, load_interactions, load_items
 from .data.splits import PROTOCOL_RULES
 from .metrics import user_metrics
-from .parallel import map_threads
 from .progress import report_progress
-from .ranking.contributions import attributed_lists, find_seed_items
-from .ranking.feature_store import FeatureStore
-from .ranking.ranked import RankedSystem
 from .ranking.ranker import RANKERS, Ranker, load_ranker, rerank, save_ranker, train_ranker
-from .ranking.training import TrainingSet, load_phase
+from .ranking.training import TrainingSet, check_trainable, sample_users
 from .retrieval.als import ALS
 from .retrieval.hybrid import Hybrid, make_hybrid, write_hybrid_metadata
 from .retrieval.neural import SASRec
-from .retrieval.recommender import Recommender
+from .shards import ItemSide, ServedLists, UserBlock, cut_users, served_lists, training_rows
 
 # %% ../nbs/59_stages.ipynb #c2e47f9f
 PHASES = ("tuning", "validation", "test", "serving")
@@ -148,10 +144,35 @@ def sources_behind(
         return None
     return tuple(name for name in ALL_SOURCES if name in (system, "als", "genre"))
 
+# %% ../nbs/59_stages.ipynb #1857b0cc
+def load_phase(
+    settings: Settings,
+    split: Artifact, # from `build_split`
+    sources: Artifact, # from `build_sources` in the same phase
+    phase: str, # "tuning" or "validation"
+    report: Callable[..., None] = lambda *_: None, # progress, see `report_progress`
+    out: TrainingSet | None = None, # see `label_candidates`
+    list_size: int = 0, # how much of each source's own list is kept, too
+) -> tuple[Holdout, Hybrid, TrainingSet]:
+    """Load the holdout of a phase and its fitted hybrid, and label the candidates of its users.
+
+    Raises `DataError` if no candidate is relevant."""
+    holdout = load_holdout(split, phase)
+    hybrid = Hybrid.load(sources.path, holdout.history)
+    users = sample_users(holdout, settings)
+    training = TrainingSet.empty(0, hybrid.pool_size)
+    if len(users):
+        progress = report_progress(report, f"collecting candidates of the {phase} phase", len(users))
+        side = ItemSide.of(hybrid, settings.half_life_days)
+        block = UserBlock.of(holdout.history, users, holdout.as_of[users], hybrid.sources["als"].user_factors)
+        training = training_rows(side, block, holdout.relevant[users], list_size, progress, out)
+    check_trainable(training, settings.dataset, split.manifest["contents"]["protocol"], phase)
+    return holdout, hybrid, training
+
 # %% ../nbs/59_stages.ipynb #909d33ce
 def retrieved_lists(
     hybrid: Hybrid,
-    training: TrainingSet, # labelled candidates of the validation phase
+    training: TrainingSet, # labelled candidates of the validation phase, with the lists they came from
     as_of: np.ndarray, # int64, n: prediction time of each of its users
     k: int,
     report: Callable[..., None] = lambda *_: None, # how many users are done
@@ -159,8 +180,11 @@ def retrieved_lists(
     "Return the lists of all sources and of the hybrid for the users of a training set."
     lists, users = {}, training.users
     for name, source in hybrid.sources.items():
-        progress = report_progress(report, f"retrieving from {name}", len(users))
-        lists[name] = source.top_k(users, k, as_of, progress=progress)[0]
+        if name in training.source_lists:
+            lists[name] = training.source_lists[name]
+        else:  # it has no part in the candidates
+            progress = report_progress(report, f"retrieving from {name}", len(users))
+            lists[name] = source.top_k(users, k, as_of, progress=progress)[0]
     lists["hybrid"] = training.items[:, :k]
     return lists
 
@@ -181,7 +205,7 @@ def build_rankers(
         both = TrainingSet.empty(2 * n_users, pool_size)
         tuning = load_phase(settings, split, tuning_sources, "tuning", report, both)[2]
         rest = both.subset(slice(len(tuning.users), None))
-        holdout, hybrid, validation = load_phase(settings, split, sources, "validation", report, rest)
+        holdout, hybrid, validation = load_phase(settings, split, sources, "validation", report, rest, k)
         both = both.subset(slice(0, len(tuning.users) + len(validation.users)))  # a user may be in it twice
         lists = retrieved_lists(hybrid, validation, holdout.as_of[validation.users], k, report)
         relevant = holdout.relevant[validation.users]
@@ -216,35 +240,6 @@ def load_rankers(
     "Load the trained rankers."
     return {version: load_ranker(rankers.path / version, dataset) for version in RANKERS}
 
-# %% ../nbs/59_stages.ipynb #40c40713
-def make_systems(
-    store: FeatureStore, # over a fitted hybrid
-    rankers: dict[str, Ranker],
-) -> dict[str, Recommender]: # name → system, in the order of `SYSTEMS`
-    "Return all systems over one set of fitted sources."
-    systems: dict[str, Recommender] = {**store.hybrid.sources, "hybrid": store.hybrid}
-    for version, ranker in rankers.items():
-        systems[version] = RankedSystem.over(store, ranker)
-    return systems
-
-# %% ../nbs/59_stages.ipynb #69ce65f7
-def _seed_items(
-    hybrid: Hybrid,
-    items: np.ndarray, # int, n_users × k: item_idx
-    top_sources: np.ndarray, # int8, n_users × k: index into `hybrid.sources`
-    progress: Callable[[int, int], None] | None = None, # see `map_threads`
-    batch_size: int = 1_024, # users handled at a time by one thread
-) -> np.ndarray: # int32, n_users × k: item_idx; −1 = none
-    "Find the seed items of all users' recommendations."
-    users = np.arange(len(items))
-    names = np.array(list(hybrid.sources), dtype=object)[top_sources]
-
-    def find(start: int) -> np.ndarray:
-        batch = slice(start, start + batch_size)
-        return find_seed_items(hybrid, users[batch], items[batch], names[batch])
-
-    return np.concatenate(map_threads(find, range(0, len(items), batch_size), progress)).astype(np.int32)
-
 # %% ../nbs/59_stages.ipynb #de3ac028
 def precompute(
     settings: Settings,
@@ -259,17 +254,17 @@ def precompute(
 
     def make(folder: Path) -> dict[str, Any]:
         events = load_interactions(data)
-        n = events.n_users
+        hybrid, n = Hybrid.load(sources.path, events), events.n_users
         half_life = choice.manifest["config"].get("half_life_days", settings.half_life_days)
-        store = FeatureStore(Hybrid.load(sources.path, events), half_life)
         rankers = load_rankers(choice, settings.dataset) if best in RANKERS else {}
-        system = make_systems(store, rankers)[best]
-        progress = report_progress(report, f"recommending by {best}", n)
-        lists = attributed_lists(store, system, np.arange(n), k, np.full(n, events.as_of), progress=progress)
-        progress = report_progress(report, "finding seed items", n)
-        seed_items = _seed_items(store.hybrid, lists.items, lists.top_sources, progress)
-        checksums = write_arrays(folder, lists._asdict() | {"seed_items": seed_items})
-        return {"system": best, "sources": list(store.hybrid.sources), "rows": {"users": n}, "crc32": checksums}
+        side, parts = ItemSide.of(hybrid, half_life, rankers), []
+        for users in cut_users(np.arange(n)):
+            block = UserBlock.of(events, users, np.full(len(users), events.as_of), hybrid.sources["als"].user_factors)
+            progress = report_progress(report, f"recommending by {best}", len(users), before=int(users[0]), of=n)
+            parts.append(served_lists(side, block, best, k, progress))
+        lists = ServedLists(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        checksums = write_arrays(folder, lists._asdict())
+        return {"system": best, "sources": list(hybrid.sources), "rows": {"users": n}, "crc32": checksums}
 
     inputs = {"interactions": data.key, "sources": sources.key, "rankers": choice.key}
     return build(paths(settings).precomputed, "stages", {"precomputed": k}, inputs, make)

@@ -46,7 +46,8 @@ from movierec.ranking.ranker import RANKERS
 from movierec.retrieval.hybrid import Hybrid
 from movierec.run_log import logged
 from movierec.serving.service import recommend
-from movierec.stages import load_rankers, make_systems
+from movierec.shards import make_systems
+from movierec.stages import load_rankers
 
 COSTS = ("seconds", "peak_memory_mb")
 SYSTEMS = tuple(name for name in ALL_SYSTEMS if name not in NEURAL_SOURCES)  # without an extra

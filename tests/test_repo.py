@@ -24,7 +24,7 @@ MODULES = {
 }
 BASE = {"config", "parallel", "artifacts", "progress", "metrics", "statistics"}
 # between the base and the rest
-LAYERS = ("data", "retrieval", "ranking", "stages", "opening", "evaluation", "serving", "app")
+LAYERS = ("data", "retrieval", "ranking", "shards", "stages", "opening", "evaluation", "serving", "app")
 
 
 def layer(module: str) -> int:

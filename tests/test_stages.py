@@ -2,21 +2,23 @@
 
 import numpy as np
 
-from movierec.artifacts import paths, read_arrays, read_manifest
+from movierec.artifacts import open_artifact, paths, read_arrays, read_manifest
 from movierec.data.holdout import load_holdout
 from movierec.data.interactions import load_interactions
 from movierec.opening import open_run, open_serving
 from movierec.ranking.contributions import find_seed_items
 from movierec.ranking.feature_store import FeatureStore
+from movierec.ranking.training import sample_users
 from movierec.retrieval.hybrid import Hybrid
+from movierec.shards import make_systems
 from movierec.stages import (
     PHASES,
     build_rankers,
     build_sources,
     earlier_phase,
     load_history,
+    load_phase,
     load_rankers,
-    make_systems,
 )
 
 
@@ -68,3 +70,19 @@ def test_recommendations_are_precomputed_for_all_users(tiny_run):
     seed_items = find_seed_items(hybrid, np.arange(events.n_users), items, names)
     assert np.array_equal(arrays["seed_items"], seed_items) and arrays["seed_items"].dtype == np.int32
     assert read_manifest(paths(settings).precomputed)["inputs"]["sources"] == serving.sources.key
+
+
+def test_a_phase_is_loaded_as_it_was_fitted(tiny_run):
+    settings, _ = tiny_run
+    split = open_run(settings, "leave-last-out")["split"]
+    sources = open_artifact(paths(settings).sources("leave-last-out", "validation"), "no sources", split=split)
+    counts = []
+    holdout, hybrid, training = load_phase(
+        settings, split, sources, "validation", lambda *facts: counts.append(facts[1:3]), list_size=5)
+    assert holdout.phase == "validation" and hybrid.interactions is holdout.history
+    assert np.array_equal(training.users, sample_users(holdout, settings))
+    assert counts[0] == (0, len(training.users)) and counts[-1] == (len(training.users),) * 2
+    as_of = holdout.as_of[training.users]
+    assert set(training.source_lists) == set(hybrid.builder.sources)
+    for name, items in training.source_lists.items():
+        assert np.array_equal(items, hybrid.sources[name].top_k(training.users, 5, as_of)[0])

@@ -107,7 +107,7 @@ def _read_subsets(split: Artifact, subsets: tuple[str, ...], as_of: int | None, 
     "Read the events of some of a split's files."
     contents = split.manifest["contents"]
     files = [split.path / f"{subset}.parquet" for subset in subsets]
-    return read_events(files, contents["n_users"], contents["n_items"], as_of, where)
+    return read_events(files, contents["n_users"], contents["n_items"], as_of, where, contents["scored_items"])
 
 # %% ../../nbs/20_data.holdout.ipynb #637dd980
 def _load_fold_in_holdout(split: Artifact, phase: str, relevant: str) -> Holdout:

@@ -255,7 +255,8 @@ def build_split(
             facts = con.execute("SELECT * FROM facts").df().iloc[0].to_dict()
         _check_sizes(settings, rules, rows, tuning)
         return {"protocol": protocol, "rows": rows, "tuning": tuning, "facts": facts,
-                "n_users": size["users"], "n_items": size["items"]}
+                "n_users": size["users"], "n_items": size["items"],
+                "scored_items": data.manifest["contents"]["scored_items"]}
 
     config = {"protocol": protocol, **settings.subset(*rules.settings)}
     return build(paths(settings).split(protocol), "data.splits", config, {"interactions": data.key}, make)

@@ -23,8 +23,9 @@ from ..metrics import user_metrics
 from ..progress import Progress
 from ..ranking.features import FEATURE_GROUPS, V2_FEATURES, V3_FEATURES
 from ..ranking.ranker import ListwiseRanker, Ranker, rerank, train_ranker
-from ..ranking.training import TrainingSet, load_phase
+from ..ranking.training import TrainingSet
 from ..retrieval.hybrid import Hybrid
+from ..stages import load_phase
 
 # %% ../../nbs/65b_evaluation.ablation.ipynb #28d07a49
 def without_source(

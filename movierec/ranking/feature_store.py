@@ -32,7 +32,8 @@ from .timeline import PointInTimeState, Timeline, item_timeline, user_timeline
 from ..retrieval.fusion import CandidatePool
 from ..retrieval.genre import category_affinity
 from ..retrieval.hybrid import Hybrid
-from ..retrieval.linalg import dense_product
+from ..retrieval.linalg import dense_product, product_at
+from ..retrieval.top_k import DENSE_ITEMS
 
 # %% ../../nbs/52_ranking.feature_store.ipynb #254a6c8c
 def unit_rows(
@@ -252,11 +253,15 @@ def similarity_columns(
 ) -> dict[str, np.ndarray]: # name → float32, n × k
     "How similar a candidate is to the user's last items, in the spaces of the fitted sources."
     items, tables, n = lookup.candidates, lookup.tables, len(lookup.as_of)
-    means, row, columns = recent_means(lookup), np.arange(n)[:, None], {}
+    means, columns, n_scored = recent_means(lookup), {}, lookup.interactions.n_scored
+    every_length = np.tile(items, (len(RECENT_LENGTHS), 1))
     for name, matrix in (("lift", tables.lift), ("item_item", tables.similarity)):
-        mean = dense_product(means, matrix)
+        if n_scored > DENSE_ITEMS:
+            mean = product_at(means, matrix, every_length)
+        else:
+            mean = np.take_along_axis(dense_product(means, matrix, n_scored), every_length, axis=1)
         for place, length in enumerate(RECENT_LENGTHS):
-            columns[f"{name}_{length}"] = mean[place * n + row, items]
+            columns[f"{name}_{length}"] = mean[place * n : (place + 1) * n]
     for name, vectors in (("als_cosine", tables.item_vectors), ("genre_cosine", tables.genre_vectors)):
         of_users, of_items = unit_rows(means @ vectors)[:, :, None], vectors[items]
         for place, length in enumerate(RECENT_LENGTHS):
@@ -313,7 +318,7 @@ class FeatureStore:
         self,
         hybrid: Hybrid, # its interactions and its fitted sources; nothing else is ever looked at
         half_life_days: float = 30.0,
-        items: PointInTimeState | None = None, # if given, the store serves fold-in users only, at that time
+        items: Timeline | PointInTimeState | None = None, # if given, the store serves fold-in users only
     ):
         self.hybrid, self.interactions, self.half_life_days = hybrid, hybrid.interactions, half_life_days
         self.users: Timeline | None = None

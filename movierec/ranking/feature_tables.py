@@ -115,6 +115,7 @@ def build_histories(
             "as_of": events.as_of,
             "n_users": events.n_users,
             "n_items": events.n_items,
+            "scored_items": events.scored_items,
             "rows": {"events": len(events)},
             "crc32": checksums,
         }
@@ -138,6 +139,7 @@ def load_histories(
         n_users=contents["n_users"],
         n_items=contents["n_items"],
         as_of=contents["as_of"],
+        scored_items=contents["scored_items"],
     )
     vars(events).update(indptr=arrays["indptr"], item_counts=arrays["item_counts"])  # else they would be counted again
     return events, PointInTimeState(contents["as_of"], np.array(arrays["item_state"]))

@@ -14,8 +14,9 @@ import numpy as np
 from scipy import sparse
 
 from ..data.interactions import Interactions
-from .linalg import tiles, to_exact_integers
-from .recommender import ScoringRecommender, computed_once
+from .ann import ItemIndex, best_unseen, has_faiss, search_blocks
+from .linalg import tiles, to_exact_integers, with_columns
+from .recommender import Retrieved, ScoringRecommender, computed_once
 
 # %% ../../nbs/34_retrieval.als.ipynb #c0483a3b
 class DotProductRecommender(ScoringRecommender):
@@ -26,10 +27,14 @@ class DotProductRecommender(ScoringRecommender):
     def _item_vectors(self) -> np.ndarray: # float, n_items × f
         "Return the vectors that user vectors are multiplied with."
 
+    @abstractmethod
+    def _user_vectors(self, users: np.ndarray, as_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        "Return the users' vectors (float, n × f), and who has one (bool, n)."
+
     def _rounded_item_vectors(self) -> tuple[np.ndarray, np.ndarray]: # see `to_exact_integers`
-        "Return the item vectors as whole numbers, and their unit; computed once."
+        "Return the vectors of scored items as whole numbers, and their unit; computed once."
         def compute() -> tuple[np.ndarray, np.ndarray]:
-            return to_exact_integers(self._item_vectors(), per_vector=False)
+            return to_exact_integers(self._item_vectors()[: self.interactions.n_scored], per_vector=False)
 
         return computed_once(self, "_rounded", self.item_factors, compute)
 
@@ -39,9 +44,68 @@ class DotProductRecommender(ScoringRecommender):
         users, user_unit = to_exact_integers(user_vectors)
         return ((users * (user_unit * item_unit)) @ items.T).astype(np.float32)
 
+    def _dot_products_with(self, user_vectors: np.ndarray, items: np.ndarray) -> np.ndarray: # float32, n × m
+        "Score some items of each user, the same numbers as `_dot_products` has; −inf for an item without an event."
+        vectors, item_unit = self._rounded_item_vectors()
+        users, user_unit = to_exact_integers(user_vectors)
+        scores = np.einsum("nf,nmf->nm", users * (user_unit * item_unit), vectors[np.minimum(items, len(vectors) - 1)])
+        is_known = (items >= 0) & (self.interactions.item_counts[items] > 0)
+        return np.where(is_known, scores.astype(np.float32), np.float32(-np.inf))
+
+    def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
+        vectors, is_known = self._user_vectors(users, as_of)
+        scores = self._dot_products(vectors)
+        scores[~is_known] = -np.inf
+        return scores
+
+    def _search(self, vectors: np.ndarray, users: np.ndarray, k: int) -> np.ndarray: # int, n × (more than k): item_idx
+        "Find, for each user, all or (by an index) nearly all of the k unseen items with the largest dot products."
+        known, item_vectors, index = self._search_tables()
+        place = np.full(self.interactions.n_items, -1)
+        place[known] = np.arange(len(known))
+        rows, seen = self.interactions.seen_by(users)
+        rows, seen = rows[place[seen] >= 0], place[seen][place[seen] >= 0]
+        states = vectors.astype(np.float32)
+        if index is None:
+            found = search_blocks(states, item_vectors, min(k + 50, len(known)), (rows, seen))
+            return np.where(found >= 0, known[found], -1)
+        found = index.search(states, min(2 * k + 100, len(known)))
+        row = np.arange(len(users))[:, None]
+        n_seen = np.isin(row * len(place) + found, rows * len(place) + known[seen]).sum(axis=1)
+        short = np.flatnonzero((found >= 0).sum(axis=1) - n_seen < k)
+        if len(short):  # most of what the index found is seen already
+            position = np.searchsorted(short, rows)
+            is_short = short[np.minimum(position, len(short) - 1)] == rows
+            exact = search_blocks(states[short], item_vectors, found.shape[1], (position[is_short], seen[is_short]))
+            found[short] = np.where(exact >= 0, known[exact], -1)
+        return found
+
+    def _search_tables(self) -> tuple[np.ndarray, np.ndarray, ItemIndex | None]:
+        "Return the items with an event, their vectors (float32), and an index of them if FAISS is there; made once."
+        def compute() -> tuple[np.ndarray, np.ndarray, ItemIndex | None]:
+            known = np.flatnonzero(self.interactions.item_counts)
+            vectors = np.ascontiguousarray(self._item_vectors()[known], np.float32)
+            return known, vectors, ItemIndex(vectors, known) if has_faiss() and len(known) else None
+
+        return computed_once(self, "_search", self.item_factors, compute)
+
+    def retrieve(self, users: np.ndarray, k: int, as_of: np.ndarray) -> Retrieved:
+        "See `ScoringRecommender.retrieve`; in a wide catalogue, what a search by vectors finds is scored exactly."
+        if not self.is_wide:
+            return super().retrieve(users, k, as_of)
+        vectors, is_known = self._user_vectors(users, as_of)
+
+        def score_of(items: np.ndarray) -> np.ndarray:
+            return np.where(is_known[:, None], self._dot_products_with(vectors, items), np.float32(-np.inf))
+
+        found = self._search(vectors, users, k)
+        return Retrieved(*best_unseen(self.interactions, users, found, k, score_of), score_of)
+
     def fold_in(self, fold_in_users: Interactions):
         "Return the same item vectors for other users; see `Recommender.fold_in`."
         self._rounded_item_vectors()  # the copy shares them
+        if self.is_wide:
+            self._search_tables()
         return super().fold_in(fold_in_users)
 
 # %% ../../nbs/34_retrieval.als.ipynb #36f20b2d
@@ -105,12 +169,14 @@ class ALS(DotProductRecommender):
             factors=self.factors, regularization=self.regularization, iterations=iterations, random_state=self.seed
         )
         if start is not None:
-            model.user_factors, model.item_factors = np.array(start.user_factors), np.array(start.item_factors)
-        weights = interactions.matrix.copy()
+            model.user_factors = np.array(start.user_factors)
+            model.item_factors = np.array(start.item_factors[: interactions.n_scored])
+        n_items, n_scored = interactions.n_items, interactions.n_scored
+        weights = with_columns(interactions.matrix, n_scored).copy()
         weights.data = 1 + np.float32(self.alpha) * weights.data  # implicit takes the weights c as they are
         model.fit(weights, show_progress=False)  # users × items
         self.user_factors: np.ndarray = model.user_factors
-        self.item_factors = model.item_factors
+        self.item_factors = np.pad(model.item_factors, ((0, n_items - n_scored), (0, 0)))
 
     def fold_in(self, fold_in_users: Interactions, user_factors: np.ndarray | None = None):
         "Return the model for other users; their vectors are solved exactly, unless the fit had them (`user_factors`)."
@@ -129,11 +195,8 @@ class ALS(DotProductRecommender):
     def _item_vectors(self) -> np.ndarray:
         return self.item_factors
 
-    def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
-        scores = self._dot_products(self.user_factors[users])
-        has_no_items = np.diff(self.interactions.matrix.indptr)[users] == 0
-        scores[has_no_items] = -np.inf
-        return scores
+    def _user_vectors(self, users: np.ndarray, as_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.user_factors[users], np.diff(self.interactions.matrix.indptr)[users] > 0
 
 # %% ../../nbs/34_retrieval.als.ipynb #d51f0f49
 @dataclass
@@ -159,7 +222,6 @@ class ALSRecent(DotProductRecommender):
         y = self.item_factors.astype(np.float64)
         return np.linalg.solve(y.T @ y + self.ridge * np.eye(y.shape[1]), y.T).T
 
-    def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
-        scores = self._dot_products(self.interactions.recent(users, self.last, self.decay) @ self.item_factors)
-        scores[self.interactions.user_counts[users] == 0] = -np.inf
-        return scores
+    def _user_vectors(self, users: np.ndarray, as_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        vectors = self.interactions.recent(users, self.last, self.decay) @ self.item_factors
+        return vectors, self.interactions.user_counts[users] > 0

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['USER_CONTEXTS', 'user_contexts', 'CandidatePool', 'empty_pool', 'item_cells', 'fuse', 'within_quotas',
-           'top_k_with_quotas', 'RankFusion', 'RankTable', 'add_provenance']
+           'top_k_with_quotas', 'number_proposed', 'RankFusion', 'RankTable', 'add_provenance']
 
 # %% ../../nbs/41_retrieval.fusion.ipynb #250602be
 from dataclasses import dataclass, field, fields
@@ -14,7 +14,7 @@ import numpy as np
 
 from ..data.interactions import Interactions
 from .recommender import Retrieved
-from .top_k import top_k
+from .top_k import DENSE_ITEMS, top_k
 
 # %% ../../nbs/41_retrieval.fusion.ipynb #93a55867
 USER_CONTEXTS = ("in_session", "returning", "new_user")
@@ -94,10 +94,10 @@ def empty_pool(
 # %% ../../nbs/41_retrieval.fusion.ipynb #175703ed
 def item_cells(
     items: np.ndarray, # int, n × k: item_idx; −1 = none
-    n_items: int,
+    n_items: int, # that get a score; another item is none
 ) -> np.ndarray: # int64, n × k
     "Locate items in a flattened table with a row for each user and `n_items` + 1 columns."
-    column = np.where(items < 0, n_items, items)
+    column = np.where((items < 0) | (items > n_items), n_items, items)
     return np.arange(len(items))[:, None] * (n_items + 1) + column
 
 # %% ../../nbs/41_retrieval.fusion.ipynb #30e0396e
@@ -147,6 +147,24 @@ def top_k_with_quotas(
     items, best = (np.take_along_axis(values, order, axis=1)[:, :k] for values in (items, best))
     return items, best
 
+# %% ../../nbs/41_retrieval.fusion.ipynb #75501148
+def number_proposed(
+    lists: dict[str, np.ndarray], # source → int, n × depth: item_idx, best first; −1 = nothing more
+    n_items: int,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]: # int, n × m: item_idx, ascending; source → columns in it, like `lists`
+    "Give each user's proposed items numbers of their own."
+    joined = np.hstack(list(lists.values()))
+    n, depth = joined.shape
+    is_item = joined >= 0
+    keys, number = np.unique(np.arange(n)[:, None] * (n_items + 1) + joined + 1, return_inverse=True)
+    row = keys // (n_items + 1)
+    place = np.arange(len(keys)) - np.searchsorted(row, row)  # within the row, where −1 comes first
+    number = np.where(is_item, place[number.reshape(n, depth)] - ~is_item.all(axis=1, keepdims=True), -1)
+    proposed = np.full((n, max(int(number.max(initial=0)) + 1, 1)), -1)
+    proposed[np.nonzero(is_item)[0], number[is_item]] = joined[is_item]
+    bounds = np.cumsum([items.shape[1] for items in lists.values()])[:-1]
+    return proposed, dict(zip(lists, np.split(number, bounds, axis=1), strict=True))
+
 # %% ../../nbs/41_retrieval.fusion.ipynb #7c68c28e
 @dataclass(frozen=True)
 class RankFusion:
@@ -179,11 +197,26 @@ class RankFusion:
     ) -> tuple[np.ndarray, np.ndarray]: # item_idx int32 and fused score float32, n × k; −1 and −inf = nothing more
         "Merge lists: the best k items by fused score, quotas kept."
         weights = {name: self.source_weights(name, user_context) for name in lists}
+        if n_items > DENSE_ITEMS and lists:
+            return self._sparse_candidates(lists, weights, k, n_items)
         scores = fuse(lists, weights, n_items, self.rank_constant)
         if not any(self.quotas.values()):
             return top_k(scores, k, above=0)
         guaranteed = within_quotas(lists, self.quotas, n_items)
         return top_k_with_quotas(scores, guaranteed, k, self.pool_size)
+
+    def _sparse_candidates(
+        self, lists: dict[str, np.ndarray], weights: dict[str, np.ndarray], k: int, n_items: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        "Merge lists of a wide catalogue: the same candidates, from a table with a column for each proposed item."
+        proposed, columns = number_proposed(lists, n_items)
+        scores = fuse(columns, weights, proposed.shape[1], self.rank_constant)
+        if any(self.quotas.values()):
+            guaranteed = within_quotas(columns, self.quotas, proposed.shape[1])
+            found, best = top_k_with_quotas(scores, guaranteed, k, self.pool_size)
+        else:
+            found, best = top_k(scores, k, above=0)
+        return np.where(found >= 0, np.take_along_axis(proposed, found, axis=1), -1).astype(np.int32), best
 
     def top_sources(self, pool: CandidatePool) -> np.ndarray: # object (str), n × k
         "Name the source that contributes most to each candidate's fused score; where none does, the best rank."
@@ -226,7 +259,7 @@ def add_provenance(
     n_items: int,
 ) -> CandidatePool:
     "Look up at which rank each source proposed the items, and how it scores them."
-    is_item, wanted = items >= 0, item_cells(items, n_items)
+    is_item, wanted = (items >= 0) & (items < n_items), item_cells(items, n_items)
     table, ranks, source_scores = RankTable(len(users), n_items), {}, {}
     for name, (proposed, _, score_of) in retrieved.items():
         ranks[name] = np.where(is_item, table.ranks(proposed, wanted), np.int16(0))

@@ -16,7 +16,7 @@ from scipy import sparse
 from ..config import DAY
 from ..data.interactions import Interactions, decade_matrix, decay
 from .linalg import round_for_exact_sums
-from .recommender import ScoringRecommender
+from .recommender import MaskedScores, Retrieved, ScoringRecommender, join_retrieved
 
 # %% ../../nbs/37_retrieval.genre.ipynb #dd91b793
 def category_shares(
@@ -77,9 +77,9 @@ def decayed_popularity(
     interactions: Interactions,
     times: np.ndarray, # int64, from `snapshot_times`
     half_life_days: float,
-) -> np.ndarray: # float32, len(times) × n_items
+) -> np.ndarray: # float32, len(times) × n_scored
     "Return the confidence that each item has received before each time, halved every half-life."
-    n_items = interactions.n_items
+    n_items = interactions.n_scored
     slot = np.searchsorted(times, interactions.timestamp, side="right")  # the first snapshot after the event
     weight = interactions.confidence * decay(times[slot] - interactions.timestamp, half_life_days)
     popularity = np.bincount(slot * n_items + interactions.item_idx, weight, len(times) * n_items)
@@ -99,6 +99,7 @@ class GenreNeighbours(ScoringRecommender):
     half_life_days: float = 30.0 # of a user's preferences
     popularity_half_life_days: float = 90.0
     max_snapshots: int = 400 # beyond as many, the steps between them become longer
+    most_popular: int = 10_000 # in a wide catalogue (see `is_wide`), only as many at each snapshot get a score
     item_genres: sparse.csr_matrix = field(default=None, repr=False) # n_items × n_genres
     item_years: np.ndarray = field(default=None, repr=False) # type: ignore[arg-type] # float32; NaN = unknown
 
@@ -120,10 +121,13 @@ class GenreNeighbours(ScoringRecommender):
         return model
 
     def _fit(self, interactions: Interactions) -> None:
-        self.times = snapshot_times(interactions, self.popularity_half_life_days, self.max_snapshots)
+        most = min(self.max_snapshots, max(60_000_000 // max(interactions.n_scored, 1), 10))  # values in memory
+        self.times = snapshot_times(interactions, self.popularity_half_life_days, most)
         self.popularity = decayed_popularity(interactions, self.times, self.popularity_half_life_days)
-        exact = self.popularity.astype(np.float64)
-        self.genre_popularity, self.decade_popularity = (exact @ each.membership for each in self.categories.values())
+        exact, n_scored = self.popularity.astype(np.float64), interactions.n_scored
+        self.genre_popularity, self.decade_popularity = (
+            exact @ each.membership[:n_scored] for each in self.categories.values()
+        )
 
     def _category_weights(self, affinity: np.ndarray, popularity: np.ndarray, terms: int) -> np.ndarray:
         "Divide the users' affinities by the popularity of the categories."
@@ -131,14 +135,49 @@ class GenreNeighbours(ScoringRecommender):
         weights = np.divide(affinity, popularity, out=np.zeros_like(affinity), where=is_popular)
         return round_for_exact_sums(weights, terms)
 
-    def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
-        snapshot = np.searchsorted(self.times, as_of, side="right") - 1
-        scores = self.popularity[np.maximum(snapshot, 0)]
+    def _snapshot(self, as_of: np.ndarray) -> np.ndarray: # int64, n; −1 = before the first event
+        "Return the last snapshot before or at each prediction time."
+        return np.searchsorted(self.times, as_of, side="right") - 1
+
+    def _scores_of(
+        self,
+        items: np.ndarray | slice, # item_idx: of which items
+        users: np.ndarray,
+        as_of: np.ndarray,
+    ) -> np.ndarray: # float32, n × items
+        "Score some items."
+        snapshot = self._snapshot(as_of)
+        scores = self.popularity[np.maximum(snapshot, 0)][:, items]
         popularity_of = (self.genre_popularity, self.decade_popularity)
         for each, terms, popularity in zip(self.categories.values(), self.max_categories, popularity_of, strict=True):
             affinity = category_affinity(self.interactions, each.shares, users, as_of, (self.half_life_days,))
             weights = self._category_weights(affinity[:, :, 0], popularity[np.maximum(snapshot, 0)], terms)
-            scores *= weights @ each.membership.T
-        scores[snapshot < 0] = -np.inf  # before the first event
+            scores *= weights @ each.membership[items].T
+        scores[snapshot < 0] = -np.inf
         scores[scores <= 0] = -np.inf
         return scores
+
+    def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
+        return self._scores_of(slice(self.interactions.n_scored), users, as_of)
+
+    def _retrieve_popular(self, snapshot: int, users: np.ndarray, k: int, as_of: np.ndarray) -> Retrieved:
+        "Return lists and a look-up of scores among what was most popular at a snapshot."
+        popularity = self.popularity[max(snapshot, 0)]
+        popular = np.sort(np.argsort(-popularity, kind="stable")[: self.most_popular])
+        scores = self._scores_of(popular, users, as_of)
+        row, seen = self.interactions.seen_by(users)
+        column = np.minimum(np.searchsorted(popular, seen), len(popular) - 1)
+        is_scored = popular[column] == seen
+        scores[row[is_scored], column[is_scored]] = -np.inf
+        masked = MaskedScores(scores, popular, self.interactions.n_items, self.above)
+        return Retrieved(*masked.top_k(k), masked.of_items)
+
+    def retrieve(self, users: np.ndarray, k: int, as_of: np.ndarray) -> Retrieved:
+        "See `ScoringRecommender.retrieve`; in a wide catalogue, from what is most popular at the prediction time."
+        if not self.is_wide:
+            return super().retrieve(users, k, as_of)
+        snapshots, snapshot_of_user = np.unique(self._snapshot(as_of), return_inverse=True)
+        groups = [np.flatnonzero(snapshot_of_user == number) for number in range(len(snapshots))]
+        parts = [self._retrieve_popular(int(snapshot), users[group], k, as_of[group])
+                 for snapshot, group in zip(snapshots, groups, strict=True)]
+        return join_retrieved(parts, groups)

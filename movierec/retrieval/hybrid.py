@@ -67,7 +67,7 @@ class PoolBuilder:
     ) -> tuple[np.ndarray, np.ndarray]: # item_idx int32 and fused score float32, n × size
         "Merge the lists; see `RankFusion.candidates`."
         lists = {name: proposed for name, (proposed, *_) in retrieved.items()}
-        return self.fusion.candidates(lists, user_context, size, self.interactions.n_items)
+        return self.fusion.candidates(lists, user_context, size, self.interactions.n_scored)
 
     def pool_and_lists(
         self,
@@ -80,7 +80,7 @@ class PoolBuilder:
         user_context = self.user_context(users, as_of)
         retrieved = self.retrieve(users, max(size, self.depth, k), as_of)
         items, scores = self.fuse(retrieved, user_context, size)
-        pool = add_provenance(users, user_context, items, scores, retrieved, self.interactions.n_items)
+        pool = add_provenance(users, user_context, items, scores, retrieved, self.interactions.n_scored)
         return pool, {name: (proposed[:, :k], best[:, :k]) for name, (proposed, best, _) in retrieved.items()}
 
     def pool_of_items(
@@ -94,7 +94,7 @@ class PoolBuilder:
         as_of = prediction_times(self.interactions, users, as_of)
         user_context, retrieved = self.user_context(users, as_of), self.retrieve(users, self.depth, as_of)
         unknown = np.full(items.shape, np.nan, np.float32)
-        return add_provenance(users, user_context, items, unknown, retrieved, self.interactions.n_items)
+        return add_provenance(users, user_context, items, unknown, retrieved, self.interactions.n_scored)
 
 # %% ../../nbs/42_retrieval.hybrid.ipynb #e5e26d6f
 def build_pools(
@@ -131,7 +131,7 @@ def ranks_of_items(
     progress: Callable[[int, int], None] | None = None, # called with (done, total), in batches
 ) -> dict[str, np.ndarray]: # "hybrid" and each source → int16, m: rank from 1; 0 = not among the first `depth`
     "Look up the ranks of given items in the pools and in each source's lists."
-    n_items, order = builder.interactions.n_items, np.argsort(rows, kind="stable")
+    n_items, order = builder.interactions.n_scored, np.argsort(rows, kind="stable")
     bounds = np.searchsorted(rows[order], np.arange(0, len(users) + batch_size, batch_size))
 
     def look_up(start: int) -> dict[str, np.ndarray]:
@@ -215,8 +215,8 @@ class Hybrid(Recommender):
         save_hybrid(self, directory)
 
     @classmethod
-    def load(cls, directory: Path, interactions: Interactions) -> Self:
-        "Read a saved hybrid; see `Recommender.load`."
+    def load(cls, directory: Path, interactions: Interactions | None) -> Self:
+        "Read a saved hybrid; without interactions it can't recommend, only be folded into."
         return load_hybrid(cls, directory, interactions)
 
 # %% ../../nbs/42_retrieval.hybrid.ipynb #9d6bce32
@@ -278,13 +278,14 @@ def save_hybrid(
 def load_hybrid(
     cls: type, # `Hybrid`
     directory: Path,
-    interactions: Interactions, # what it has to be fitted on
+    interactions: Interactions | None, # what it has to be fitted on; None: it gets them later
 ) -> Any: # of the class
     "Read a saved hybrid; raises `ArtifactError` if it is missing, damaged, or fitted on other interactions."
     saved = read_model_metadata(directory, "Hybrid", interactions)
     sources = {name: SOURCE_CLASSES[name].load(directory / name, interactions) for name in saved["sources"]}
     hybrid = cls(sources, **saved["parameters"])
-    hybrid.interactions = interactions
+    if interactions is not None:
+        hybrid.interactions = interactions
     return hybrid
 
 # %% ../../nbs/42_retrieval.hybrid.ipynb #dc6a5441

@@ -7,15 +7,21 @@ __all__ = ['WeightedMatrix', 'rp3beta_weights', 'implicit_weights', 'nearest_nei
 
 # %% ../../nbs/33_retrieval.item_item.ipynb #d855949f
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
 from ..data.interactions import Interactions
-from .linalg import dense_product, gram
-from .recommender import ScoringRecommender, pairwise_contributions, top_contributor
-from .top_k import top_k
+from .linalg import dense_product, gram, product_at, sparse_gram, with_columns
+from movierec.retrieval.recommender import (
+    Retrieved,
+    ScoringRecommender,
+    pairwise_contributions,
+    remove_seen,
+    top_contributor,
+)
+from .top_k import DENSE_ITEMS, top_k, top_k_sparse
 
 # %% ../../nbs/33_retrieval.item_item.ipynb #0cdcb4d2
 class WeightedMatrix(NamedTuple):
@@ -58,15 +64,24 @@ def nearest_neighbours(
     if not weights.matrix.nnz:
         return sparse.csr_matrix((n_items, n_items), dtype=np.float32)
 
-    def keep_nearest(items: np.ndarray, block: np.ndarray) -> tuple[np.ndarray, sparse.csr_matrix]:
+    def largest(items: np.ndarray, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         block *= weights.column_factor
         block[np.arange(len(items)), items] = 0
-        found, similarity = top_k(block, min(n_neighbours, n_items), above=0)
+        return top_k(block, min(n_neighbours, n_items), above=0)
+
+    def largest_stored(items: np.ndarray, block: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+        block.data *= weights.column_factor[block.indices]
+        block.data[block.indices == np.repeat(items, np.diff(block.indptr))] = 0
+        return top_k_sparse(block, min(n_neighbours, n_items), above=0)
+
+    def keep_nearest(items: np.ndarray, block: Any) -> tuple[np.ndarray, sparse.csr_matrix]:
+        found, similarity = (largest_stored if is_wide else largest)(items, block)
         row, place = np.nonzero(found >= 0)
         values = similarity[row, place] * weights.row_factor[items][row]
         return items, sparse.csr_matrix((values, (row, found[row, place])), shape=block.shape)
 
-    items, rows = zip(*gram(weights.matrix, keep_nearest), strict=True)
+    is_wide = n_items > DENSE_ITEMS
+    items, rows = zip(*(sparse_gram if is_wide else gram)(weights.matrix, keep_nearest), strict=True)
     similarity = sparse.vstack(rows, format="csr")[np.argsort(np.concatenate(items))]
     similarity.sort_indices()
     return similarity
@@ -89,7 +104,10 @@ class ItemItem(ScoringRecommender):
             weights = rp3beta_weights(interactions, self.beta)
         else:
             weights = implicit_weights(interactions, self.weighting)
-        self.similarity = nearest_neighbours(weights, self.neighbours)
+        n = interactions.n_scored
+        scored = WeightedMatrix(with_columns(weights.matrix, n), weights.row_factor[:n], weights.column_factor[:n])
+        self.similarity = nearest_neighbours(scored, self.neighbours)
+        self.similarity.resize(interactions.n_items, interactions.n_items)
 
     def _history(self, users: np.ndarray) -> sparse.csr_matrix: # float32, n × n_items
         "Return the weights of the users' history items: confidences, ones, or decaying ones of the last events."
@@ -100,7 +118,21 @@ class ItemItem(ScoringRecommender):
         return self.interactions.matrix[users]
 
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
-        return dense_product(self._history(users), self.similarity)
+        return dense_product(self._history(users), self.similarity, self.interactions.n_scored)
+
+    def retrieve(self, users: np.ndarray, k: int, as_of: np.ndarray) -> Retrieved:
+        "See `ScoringRecommender.retrieve`; in a wide catalogue, from what is similar to anything in the history."
+        if not self.is_wide:
+            return super().retrieve(users, k, as_of)
+        history = self._history(users)
+        scores = history @ self.similarity
+        remove_seen(scores, users, self.interactions)
+
+        def score_of(items: np.ndarray) -> np.ndarray:
+            values = product_at(history, self.similarity, items)
+            return np.where(values > self.above, values, np.float32(-np.inf))
+
+        return Retrieved(*top_k_sparse(scores, k, self.above), score_of)
 
     def seed_items(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         "Return for each item the history item with the largest weighted similarity; −1 = none."

@@ -20,7 +20,7 @@ from ..data.interactions import Interactions
 from ..parallel import map_threads
 from .linalg import gram, invert, solve, tiles
 from .recommender import ScoringRecommender, computed_once, top_contributor
-from .sequential import events_ahead, transitions
+from .sequential import events_ahead, sort_by_item, transitions
 
 # %% ../../nbs/36_retrieval.linear.ipynb #d4084c60
 def most_rated(
@@ -52,6 +52,7 @@ def restrict_to_items(
         timestamp=np.broadcast_to(np.int64(0), n),
         n_items=len(items),
         population_counts=None if counts is None else counts[items],
+        scored_items=None,
     )
 
 # %% ../../nbs/36_retrieval.linear.ipynb #7c27f797
@@ -179,7 +180,7 @@ def normal_equations(
     regularization: float, # λ
 ) -> tuple[np.ndarray, np.ndarray]: # float32: XᵀX + λI, whose lower blocks are filled, and XᵀY
     "Return the system of linear autoregression, from counts of what follows what."
-    n, most_ahead = history.n_items, history.user_counts.max(initial=0)
+    n, most_ahead, events = history.n_items, history.user_counts.max(initial=0), sort_by_item(history)
     left = np.zeros((len(memories) * n, len(memories) * n), np.float32)
     right = np.zeros((len(memories) * n, n), np.float32)
     adding = Lock()
@@ -200,7 +201,7 @@ def normal_equations(
                     if i <= j:
                         left[theirs, mine] += block.T
 
-        transitions(history, window, decay, add, (None, *weights))
+        transitions(history, window, decay, add, (None, *weights), events=events)
 
     for i, (window, decay) in enumerate(memories):
         fill_memory(i, window, decay)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SASRec', 'is_prefix', 'starting_weights', 'training_key', 'fit_weights', 'history_windows', 'width_batches',
-           'user_states', 'best_unseen', 'retrieve_by_index']
+           'user_states']
 
 # %% ../../nbs/40_retrieval.neural.ipynb #73de9cb0
 import zlib
@@ -20,9 +20,8 @@ from ..artifacts import digest
 from ..config import ConfigError
 from ..data.interactions import Interactions
 from .als import DotProductRecommender
-from .ann import ItemIndex, has_faiss
-from .recommender import Retrieved, computed_once, fingerprint
-from .top_k import top_k
+from .ann import has_faiss
+from .recommender import computed_once, fingerprint
 from .training import Trainer, torch_threads, train
 from movierec.retrieval.transformer import (
     WEIGHTS,
@@ -89,22 +88,13 @@ class SASRec(DotProductRecommender):
     def _item_vectors(self) -> np.ndarray:
         return self.item_factors
 
-    def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
-        states, has_history = user_states(self, users, as_of)
-        return np.where(has_history[:, None], self._dot_products(states), np.float32(-np.inf))
+    def _user_vectors(self, users: np.ndarray, as_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return user_states(self, users, as_of)
 
-    @cached_property
-    def index(self) -> ItemIndex:
-        "An index of the items with events."
-        seen_items = np.flatnonzero(self.interactions.item_counts)
-        return ItemIndex(self.item_factors[seen_items], seen_items)
-
-    def retrieve(self, users: np.ndarray, k: int, as_of: np.ndarray) -> Retrieved:
-        "See `ScoringRecommender.retrieve`; where there are many items, the lists come from an approximate index."
-        is_small = self.interactions.n_items < self.index_from or not len(self.interactions)
-        if is_small or not has_faiss():
-            return super().retrieve(users, k, as_of)
-        return retrieve_by_index(self, np.asarray(users), k, as_of, super().retrieve)
+    @property
+    def is_wide(self) -> bool:
+        "Whether lists come from a search by vectors; see `ScoringRecommender.is_wide`."
+        return super().is_wide or (has_faiss() and self.interactions.n_scored >= self.index_from)
 
 # %% ../../nbs/40_retrieval.neural.ipynb #a4dcb31b
 def is_prefix(
@@ -224,44 +214,3 @@ def user_states(
             read["liked"][place] = 1
             states[part, :-1] = encode(weights, read, model.heads)[place].numpy()
     return states, size > 0
-
-# %% ../../nbs/40_retrieval.neural.ipynb #5650fa55
-def best_unseen(
-    interactions: Interactions,
-    users: np.ndarray, # int, n: user_idx
-    items: np.ndarray, # int, n × m: item_idx; −1 = none
-    k: int,
-    score_of: Callable[[np.ndarray], np.ndarray], # from items, n × m, to scores
-) -> tuple[np.ndarray, np.ndarray]: # item_idx int32 and score float32, n × k
-    "Return the k best of a few items that the users haven't seen."
-    rows, events = interactions.events_of(users)
-    row = np.arange(len(users))[:, None]
-    n_items = interactions.n_items
-    is_seen = np.isin(row * n_items + items, rows * n_items + interactions.item_idx[events])
-    items = np.sort(np.where(is_seen, -1, items), axis=1)  # of equal scores `top_k` takes the first: the smaller item
-    place, best = top_k(score_of(items), k)
-    return np.where(place >= 0, items[row, place], -1).astype(np.int32), best
-
-# %% ../../nbs/40_retrieval.neural.ipynb #54679b5c
-def retrieve_by_index(
-    model: SASRec,
-    users: np.ndarray, # int, n: user_idx
-    k: int,
-    as_of: np.ndarray, # int64, n: prediction times
-    retrieve_exactly: Callable[[np.ndarray, int, np.ndarray], Retrieved],
-) -> Retrieved:
-    "Retrieve lists with the approximate index; see `ScoringRecommender.retrieve`."
-    interactions = model.interactions
-    states, has_history = user_states(model, users, as_of)
-
-    def score_of(items: np.ndarray) -> np.ndarray:
-        scores = np.einsum("nf,nkf->nk", states, model.item_factors[items])
-        is_scored = (items >= 0) & has_history[:, None] & (interactions.item_counts[items] > 0)
-        return np.where(is_scored, scores, np.float32(-np.inf))
-
-    found = model.index.search(states, min(2 * k + 100, len(model.index.items)))
-    items, best = best_unseen(interactions, users, found, k, score_of)
-    short = np.flatnonzero(has_history & (items[:, -1] < 0))
-    if len(short):
-        items[short], best[short], _ = retrieve_exactly(users[short], k, as_of[short])
-    return Retrieved(items, best, score_of)

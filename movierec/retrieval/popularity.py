@@ -17,7 +17,7 @@ from scipy import sparse
 
 from ..config import DAY
 from ..data.interactions import Interactions, decay
-from .recommender import Retrieved, ScoringRecommender
+from .recommender import Retrieved, ScoringRecommender, join_retrieved
 from .top_k import top_k
 
 # %% ../../nbs/32_retrieval.popularity.ipynb #051fd666
@@ -25,7 +25,7 @@ class Ranking(NamedTuple):
     "Items in one order for all users."
     items: np.ndarray # int32: the first item_idx of the order; −1 = nothing more
     scores: np.ndarray # float32: their scores
-    item_scores: np.ndarray # float32, n_items: scores of all items, −inf = none
+    item_scores: np.ndarray # float32, n_scored: scores of all items, −inf = none
 
 # %% ../../nbs/32_retrieval.popularity.ipynb #823f8b3e
 def take_unseen(
@@ -78,7 +78,7 @@ class NonPersonalizedRecommender(ScoringRecommender):
         "Number the prediction times: the same number, the same scores."
 
     @abstractmethod
-    def _slot_scores(self, slots: np.ndarray) -> np.ndarray: # float32, len(slots) × n_items
+    def _slot_scores(self, slots: np.ndarray) -> np.ndarray: # float32, len(slots) × n_scored
         "Score all items in different slots."
 
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
@@ -94,7 +94,7 @@ class NonPersonalizedRecommender(ScoringRecommender):
         "Rank the `depth` best items of a slot."
         def compute() -> Ranking:
             scores = self._slot_scores(np.array([slot]))
-            scores[:, self.interactions.unseen_items] = -np.inf
+            scores[:, self.interactions.item_counts[: scores.shape[1]] == 0] = -np.inf
             items, best = top_k(scores, depth)
             return Ranking(items[0], best[0], scores[0])
 
@@ -106,11 +106,20 @@ class NonPersonalizedRecommender(ScoringRecommender):
         return super().fold_in(fold_in_users)
 
     def retrieve(self, users: np.ndarray, k: int, as_of: np.ndarray) -> Retrieved:
-        "Return lists and a look-up of other scores, from one ranking where all users are in one time slot."
-        slots = np.unique(self._time_slot(as_of))
-        if len(slots) != 1:
+        "Return lists and a look-up of other scores, from one ranking for all users of a time slot."
+        slots, slot_of_user = np.unique(self._time_slot(as_of), return_inverse=True)
+        if len(slots) == 1:
+            return self._retrieve_in_slot(int(slots[0]), users, k, as_of)
+        if not self.is_wide:  # one table of scores for all users is cheaper than rankings for each slot
             return super().retrieve(users, k, as_of)
-        ranking = self._ranking(int(slots[0]), min(4 * k, self.interactions.n_items))
+        groups = [np.flatnonzero(slot_of_user == number) for number in range(len(slots))]
+        parts = [self._retrieve_in_slot(int(slot), users[group], k, as_of[group])
+                 for slot, group in zip(slots, groups, strict=True)]
+        return join_retrieved(parts, groups)
+
+    def _retrieve_in_slot(self, slot: int, users: np.ndarray, k: int, as_of: np.ndarray) -> Retrieved:
+        "Return lists and a look-up of other scores for users of one time slot."
+        ranking = self._ranking(slot, min(4 * k, self.interactions.n_scored))
         items, scores, is_short = take_unseen(ranking, self.interactions, users, k)
         if is_short.any():
             items[is_short], scores[is_short], _ = super().retrieve(users[is_short], k, as_of[is_short])
@@ -131,7 +140,7 @@ class Popularity(NonPersonalizedRecommender):
         return np.zeros(len(as_of), np.int64)
 
     def _slot_scores(self, slots: np.ndarray) -> np.ndarray:
-        return np.tile(self.item_score, (len(slots), 1))
+        return np.tile(self.item_score[: self.interactions.n_scored], (len(slots), 1))
 
 # %% ../../nbs/32_retrieval.popularity.ipynb #c479a51a
 @dataclass
@@ -145,7 +154,7 @@ class PopularityRecent(NonPersonalizedRecommender):
 
     def _fit(self, interactions: Interactions) -> None:
         days_ago = (interactions.as_of - 1 - interactions.timestamp) // DAY  # 0: the last full day of the history
-        shape = (int(days_ago.max(initial=0)) + 1, interactions.n_items)
+        shape = (int(days_ago.max(initial=0)) + 1, interactions.n_scored)
         counts = np.ones(len(days_ago), np.float32), (days_ago, interactions.item_idx)
         self.by_day = sparse.csr_matrix(counts, shape=shape)
         per_day = np.bincount(days_ago, minlength=self.by_day.shape[0])

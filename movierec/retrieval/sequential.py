@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['events_ahead', 'EventsByItem', 'sort_by_item', 'decay_table', 'Followers', 'prepare_followers', 'transitions',
-           'log_lift', 'keep_best_followers', 'Sequential']
+           'sparse_transitions', 'log_lift', 'keep_best_followers', 'Sequential', 'most_popular', 'best_of_followers']
 
 # %% ../../nbs/35_retrieval.sequential.ipynb #351a160a
 from collections.abc import Callable
@@ -16,9 +16,17 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy import sparse
 
 from ..data.interactions import Interactions
-from .linalg import dense_product, partition_by_work, tiles
+from .linalg import dense_product, partition_by_work, product_at, tiles
 from ..parallel import map_threads
-from .recommender import ScoringRecommender, pairwise_contributions, top_contributor
+from movierec.retrieval.recommender import (
+    Retrieved,
+    ScoringRecommender,
+    computed_once,
+    pairwise_contributions,
+    remove_seen,
+    top_contributor,
+)
+from .top_k import kth_largest, merge_lists, top_k_sparse
 
 # %% ../../nbs/35_retrieval.sequential.ipynb #533ee485
 def events_ahead(interactions: Interactions) -> np.ndarray: # int64, one per event
@@ -68,9 +76,10 @@ def prepare_followers(
     window: int, # how far ahead to look, in events
     decay: float, # the weight of a follower relative to the one before it
     weights: tuple[np.ndarray | None, ...], # see `transitions`
+    events: EventsByItem | None = None, # from `sort_by_item`; default: sorted here
 ) -> Followers:
     "Sort the events and pad what is looked up beyond the end of the history."
-    events, padding = sort_by_item(interactions), np.zeros(window + 1)
+    events, padding = events or sort_by_item(interactions), np.zeros(window + 1)
     item_idx = np.append(interactions.item_idx, padding.astype(np.int32))
     reversed_weights = [
         None if weight is None else np.append(weight[events.longest - 1 :: -1], padding).astype(np.float32)
@@ -79,6 +88,23 @@ def prepare_followers(
     return Followers(events, item_idx, decay_table(window, decay), reversed_weights)
 
 # %% ../../nbs/35_retrieval.sequential.ipynb #74455a66
+def _look_up(
+    followers: Followers,
+    some: slice, # of the sorted events
+) -> tuple[np.ndarray, list[np.ndarray]]: # events × width: int32 items; float32, their counts for each weight
+    "Return what follows some events within the window; where nothing does, the counts are 0."
+    events, reach = followers.events, followers.reach(some)
+    width = int(reach.max(initial=0))
+    items = sliding_window_view(followers.item_idx, max(width, 1))[events.order[some] + 1][:, :width]
+    decays = followers.decays[reach, :width]
+    counts = [
+        decays if weight is None
+        else decays * sliding_window_view(weight, max(width, 1))[events.longest - events.ahead[some]][:, :width]
+        for weight in followers.reversed_weights
+    ]
+    return items, counts
+
+# %% ../../nbs/35_retrieval.sequential.ipynb #8cf2abe3
 def _add_followers(
     totals: list[np.ndarray], # float32, one for each weight: rows of items from `first_item` × n_items; added to
     followers: Followers,
@@ -86,22 +112,17 @@ def _add_followers(
     some: slice, # of the sorted events
 ) -> None:
     "Add the decayed counts of what follows some events."
-    events, reach = followers.events, followers.reach(some)
-    width = int(reach.max())
+    items, counts = _look_up(followers, some)
+    starts, width = followers.events.starts, items.shape[1]
     if not width:
         return
-    low = np.searchsorted(events.starts, some.start, side="right") - 1
-    high = np.searchsorted(events.starts, some.stop, side="left")
-    indices = sliding_window_view(followers.item_idx, width)[events.order[some] + 1].ravel()
-    indptr = (np.clip(events.starts[low : high + 1], some.start, some.stop) - some.start) * width
-    decays = followers.decays[reach, :width]
-    shape = (high - low, totals[0].shape[1])
-    for total, weight in zip(totals, followers.reversed_weights, strict=True):
-        data = decays
-        if weight is not None:
-            data = decays * sliding_window_view(weight, width)[events.longest - events.ahead[some]]
-        counts = sparse.csr_matrix((data.ravel(), indices, indptr), shape=shape)
-        total[low - first_item : high - first_item] += counts.toarray()
+    low = np.searchsorted(starts, some.start, side="right") - 1
+    high = np.searchsorted(starts, some.stop, side="left")
+    indptr = (np.clip(starts[low : high + 1], some.start, some.stop) - some.start) * width
+    indices, shape = items.ravel(), (high - low, totals[0].shape[1])
+    for total, data in zip(totals, counts, strict=True):
+        added = sparse.csr_matrix((data.ravel(), indices, indptr), shape=shape)
+        total[low - first_item : high - first_item] += added.toarray()
 
 # %% ../../nbs/35_retrieval.sequential.ipynb #64f17c72
 def transitions(
@@ -112,10 +133,11 @@ def transitions(
     weights: tuple[np.ndarray | None, ...] = (None,), # float: of a pair whose later event has 0, 1, 2, … events ahead
     most_pairs: int = 4_000_000, # pairs of events in a block, unless a single item has more
     events_at_once: int = 4_096, # events whose followers are looked up together
+    events: EventsByItem | None = None, # from `sort_by_item`, for who counts several times; default: sorted here
 ) -> list: # what `use` returned, block by block
-    "Count (earlier item, later item) pairs with decay; blocks are float32, some earlier items × n_items."
-    n_items, followers = interactions.n_items, prepare_followers(interactions, window, decay, weights)
-    starts = followers.events.starts
+    "Count (earlier item, later item) pairs with decay; blocks are float32, some earlier items × n_scored."
+    n_items, followers = interactions.n_scored, prepare_followers(interactions, window, decay, weights, events)
+    starts = followers.events.starts[: n_items + 1]
 
     def count(items: slice) -> Any:
         totals = [np.zeros((items.stop - items.start, n_items), np.float32) for _ in weights]
@@ -127,9 +149,38 @@ def transitions(
     most_rows = max(1, 8_000_000 // max(n_items, 1))  # dense rows in memory at a time, for each thread
     return map_threads(count, partition_by_work(pairs[starts], most_pairs, most_rows))
 
+# %% ../../nbs/35_retrieval.sequential.ipynb #7da053e1
+def sparse_transitions(
+    interactions: Interactions,
+    window: int, # how far ahead to look, in events
+    decay: float, # the weight of a follower relative to the one before it
+    use: Callable[[sparse.csr_matrix], Any], # from the counts of some earlier items; called by threads
+    most_pairs: int = 4_000_000, # pairs of events in a block, unless a single item has more
+) -> list: # what `use` returned, block by block
+    "Count pairs as `transitions` does, in blocks of sparse rows × n_scored."
+    n_items, followers = interactions.n_scored, prepare_followers(interactions, window, decay, (None,))
+    starts = followers.events.starts[: n_items + 1]
+
+    def count(rows: slice) -> Any:
+        some = slice(starts[rows.start], starts[rows.stop])
+        items, (counts,) = _look_up(followers, some)
+        n_events, width = items.shape
+        after = sparse.csr_matrix(
+            (counts.ravel(), items.ravel(), np.arange(n_events + 1) * width), shape=(n_events, n_items)
+        )
+        indptr = starts[rows.start : rows.stop + 1] - some.start
+        events_of = sparse.csr_matrix((np.ones(n_events, np.float32), np.arange(n_events), indptr),
+                                      shape=(rows.stop - rows.start, n_events))
+        pairs = events_of @ after
+        pairs.eliminate_zeros()
+        return use(pairs)
+
+    pairs = np.concatenate([[0], np.cumsum(followers.reach(slice(None)), dtype=np.int64)])
+    return map_threads(count, partition_by_work(pairs[starts], most_pairs, max(n_items, 1)))
+
 # %% ../../nbs/35_retrieval.sequential.ipynb #36e6c578
 def log_lift(
-    counts: np.ndarray, # float32, n × n_items: from `transitions`
+    counts: np.ndarray | sparse.csr_matrix, # float32, n × n_items: from `transitions` or `sparse_transitions`
     pseudo_counts: np.ndarray, # float32, n_items: μp
 ) -> sparse.csr_matrix: # float32, n × n_items
     "Return log(1 + C / μp) for pairs that occurred."
@@ -144,15 +195,10 @@ def keep_best_followers(
     n_followers: int, # kept in each row
 ) -> sparse.csr_matrix:
     "Remove all but the `n_followers` entries with the largest lift + prior from each row."
-    lengths = np.diff(lift.indptr)
-    is_long = lengths > n_followers
-    if is_long.any():
-        dense = lift[is_long].toarray()
-        value = np.where(dense > 0, dense + prior, -np.inf)
-        least = np.full(len(lengths), -np.inf, np.float32)
-        least[is_long] = np.partition(value, -n_followers, axis=1)[:, -n_followers]
-        lift.data[lift.data + prior[lift.indices] < np.repeat(least, lengths)] = 0
-        lift.eliminate_zeros()
+    values = lift.data + prior[lift.indices]
+    least = kth_largest(lift, values, n_followers)
+    lift.data[values < np.repeat(least, np.diff(lift.indptr))] = 0
+    lift.eliminate_zeros()
     return lift
 
 # %% ../../nbs/35_retrieval.sequential.ipynb #5e2f6535
@@ -179,20 +225,85 @@ class Sequential(ScoringRecommender):
         self.log_share = np.log(share).astype(np.float32)
         pseudo_counts, prior = (self.smoothing * share).astype(np.float32), self._prior
 
-        def lift_of(_: slice, blocks: list[np.ndarray]) -> sparse.csr_matrix:
-            return keep_best_followers(log_lift(blocks[0], pseudo_counts), prior, self.neighbours)
+        def lift_of(counts: np.ndarray | sparse.csr_matrix) -> sparse.csr_matrix:
+            return keep_best_followers(log_lift(counts, pseudo_counts), prior, self.neighbours)
 
-        self.lift = sparse.vstack(transitions(interactions, self.window, self.step_decay, lift_of), format="csr")
+        if self.is_wide:
+            parts = sparse_transitions(interactions, self.window, self.step_decay, lift_of)
+        else:
+            parts = transitions(interactions, self.window, self.step_decay, lambda _, blocks: lift_of(blocks[0]))
+        self.lift = sparse.vstack(parts, format="csr")
+        self.lift.resize(interactions.n_items, interactions.n_items)
+
+    def _recent(self, users: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]: # weights, n × n_items; sums, n × 1
+        "Return the weights of the users' last events, and what they weigh together."
+        recent = self.interactions.recent(users, self.last, self.decay)
+        return recent, np.asarray(recent.sum(axis=1)).reshape(-1, 1)
 
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
-        recent = self.interactions.recent(users, self.last, self.decay)
-        scores = dense_product(recent, self.lift)
-        weight = np.asarray(recent.sum(axis=1)).reshape(-1, 1)
-        scores += np.float32(1 - self.discount) * weight * self.log_share
+        n_scored = self.interactions.n_scored
+        recent, weight = self._recent(users)
+        scores = dense_product(recent, self.lift, n_scored)
+        scores += np.float32(1 - self.discount) * weight * self.log_share[:n_scored]
         scores[weight[:, 0] == 0] = -np.inf  # no events to follow
         return scores
+
+    def retrieve(self, users: np.ndarray, k: int, as_of: np.ndarray) -> Retrieved:
+        "See `ScoringRecommender.retrieve`; in a wide catalogue, from what follows, filled up by popularity."
+        if not self.is_wide:
+            return super().retrieve(users, k, as_of)
+        recent, weight = self._recent(users)
+        share = np.float32(1 - self.discount) * weight
+
+        def score_of(items: np.ndarray) -> np.ndarray:
+            scores = product_at(recent, self.lift, items) + share * self.log_share[items]
+            is_scored = (items >= 0) & (weight > 0) & (self.interactions.item_counts[items] > 0)
+            return np.where(is_scored, scores, np.float32(-np.inf))
+
+        lists = best_of_followers(self, users, recent @ self.lift, share, k)
+        is_short = (weight[:, 0] > 0) & (lists[0][:, -1] < 0)
+        if is_short.any():
+            for part, exact in zip(lists, super().retrieve(users[is_short], k, as_of[is_short])[:2], strict=True):
+                part[is_short] = exact
+        return Retrieved(*lists, score_of)
 
     def seed_items(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         "Return for each item the recent event with the largest weighted lift; −1 = none."
         recent = self.interactions.recent(users, self.last, self.decay)
         return top_contributor(recent, pairwise_contributions(self.lift, recent, items), items)
+
+# %% ../../nbs/35_retrieval.sequential.ipynb #57681ec0
+def most_popular(
+    item_counts: np.ndarray, # int, n_items
+) -> np.ndarray: # int64: item_idx of the items with an event
+    "Order items by their events, then item_idx."
+    return np.argsort(-item_counts, kind="stable")[: np.count_nonzero(item_counts)]
+
+# %% ../../nbs/35_retrieval.sequential.ipynb #27e0124c
+def best_of_followers(
+    model: Sequential, # fitted, on a wide catalogue
+    users: np.ndarray, # int, n: user_idx
+    lift: sparse.csr_matrix, # float32, n × n_items: summed lifts; overwritten
+    share: np.ndarray, # float32, n × 1: the weight of an item's log-share
+    k: int,
+) -> tuple[np.ndarray, np.ndarray]: # item_idx int32 and score float32, n × k; a list that isn't certain ends with −1
+    "Return the best unseen items by lift and popularity."
+    interactions, row = model.interactions, np.repeat(np.arange(len(users)), np.diff(lift.indptr))
+    lift.data += share[row, 0] * model.log_share[lift.indices]
+    popular = computed_once(model, "_popular", model.log_share, lambda: most_popular(interactions.item_counts))[: 4 * k]
+    place = np.full(interactions.n_items, -1)
+    place[popular] = np.arange(len(popular))
+    by_popularity = share * model.log_share[popular]
+    for rows, items in ((row, lift.indices), interactions.seen_by(users)):
+        is_popular = place[items] >= 0
+        by_popularity[rows[is_popular], place[items[is_popular]]] = -np.inf
+    remove_seen(lift, users, interactions)
+    followers, scores = top_k_sparse(lift, k)
+    items, best = merge_lists(
+        np.hstack([followers, np.broadcast_to(popular, by_popularity.shape)]), np.hstack([scores, by_popularity]), k
+    )
+    if len(popular) == 4 * k:  # there are less popular items, which nobody has looked at
+        uncertain = best[:, -1] <= (share * model.log_share[popular[-1:]])[:, 0]
+        items[uncertain, -1] = -1
+    items[share[:, 0] == 0], best[share[:, 0] == 0] = -1, -np.inf
+    return items, best

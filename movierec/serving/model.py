@@ -77,6 +77,7 @@ def user_history(
         n_users=1,
         n_items=interactions.n_items,
         as_of=interactions.as_of,
+        scored_items=interactions.scored_items,
     )
     return interactions.fold_in_users(events)
 

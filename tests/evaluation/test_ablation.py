@@ -18,7 +18,7 @@ from movierec.evaluation.tuning import open_phases
 from movierec.metrics import user_metrics
 from movierec.ranking.features import FEATURE_GROUPS, V2_FEATURES, V3_FEATURES
 from movierec.ranking.ranker import train_ranker
-from movierec.ranking.training import load_phase
+from movierec.stages import load_phase
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from movierec.data.interactions import build_interactions, load_items
 from movierec.data.splits import build_split
 from movierec.ranking.feature_store import FeatureStore
 from movierec.ranking.ranker import RANKERS, Ranker, train_ranker
-from movierec.ranking.training import TrainingSet, label_candidates, sample_users
+from movierec.ranking.training import TrainingSet, label_holdout
 from movierec.retrieval.hybrid import Hybrid, make_hybrid
 
 
@@ -37,7 +37,7 @@ def stages(tmp_path_factory) -> dict[str, Stage]:
         holdout = load_holdout(build_split(settings, data, protocol), "validation")
         hybrid = make_hybrid(settings, load_items(data)).fit(holdout.history)
         store = FeatureStore(hybrid, settings.half_life_days)
-        training = label_candidates(store, holdout, sample_users(holdout, settings))
+        training = label_holdout(store, holdout, settings)
         made[protocol] = Stage(settings, holdout, hybrid, store, training)
     return made
 

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from movierec.artifacts import Artifact
 from movierec.config import DataError, load_settings
-from movierec.ranking.training import TrainingSet, check_trainable, label_candidates, load_phase, sample_users
+from movierec.ranking.training import TrainingSet, check_trainable, label_candidates, sample_users
 
 
 def test_labels_are_what_happened_next(each_stage):
@@ -42,9 +41,11 @@ def test_sampling_keeps_whole_users_and_is_repeatable(stage):
 def test_two_phases_in_one_allocation(stage):
     training, n = stage.training, len(stage.training.users)
     both = TrainingSet.empty(n + 9, training.items.shape[1])
-    first = label_candidates(stage.store, stage.holdout, training.users, out=both)
+    relevant, as_of = stage.holdout.relevant, stage.holdout.as_of
+    some = training.users[3:9]
+    first = label_candidates(stage.store, relevant[training.users], training.users, as_of[training.users], out=both)
     rest = both.subset(slice(n, None))
-    second = label_candidates(stage.store, stage.holdout, training.users[3:9], batch_size=4, out=rest)
+    second = label_candidates(stage.store, relevant[some], some, as_of[some], batch_size=4, out=rest)
     filled = both.subset(slice(0, n + len(second.users)))
     assert filled.users.tolist() == [*training.users, *training.users[3:9]]
     assert np.shares_memory(filled.features, first.features) and np.shares_memory(filled.labels, second.labels)
@@ -67,18 +68,3 @@ def test_rows_are_not_copied_where_every_place_has_a_candidate():
 def test_too_little_data_is_an_error():
     with pytest.raises(DataError, match="tiny is too small to train a ranker: no candidate of the tuning phase"):
         check_trainable(TrainingSet.empty(0, 5), "tiny", "global-time", "tuning")
-
-
-def test_a_phase_is_loaded_as_it_was_fitted(tiny_run):
-    from movierec.artifacts import open_artifact, paths
-    from movierec.opening import open_run
-
-    settings, _ = tiny_run
-    split = open_run(settings, "leave-last-out")["split"]
-    sources = open_artifact(paths(settings).sources("leave-last-out", "validation"), "no sources", split=split)
-    counts = []
-    holdout, hybrid, training = load_phase(
-        settings, split, sources, "validation", lambda text, done, total, unit: counts.append((done, total)))
-    assert isinstance(sources, Artifact) and holdout.phase == "validation" and hybrid.interactions is holdout.history
-    assert np.array_equal(training.users, sample_users(holdout, settings))
-    assert counts[0] == (0, len(training.users)) and counts[-1] == (len(training.users),) * 2

@@ -9,7 +9,8 @@ from movierec.opening import open_run
 from movierec.ranking.feature_store import FeatureStore
 from movierec.retrieval.hybrid import Hybrid
 from movierec.serving.service import RecommenderService
-from movierec.stages import load_rankers, make_systems
+from movierec.shards import make_systems
+from movierec.stages import load_rankers
 
 
 @pytest.fixture(scope="session")
