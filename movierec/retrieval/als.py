@@ -87,7 +87,7 @@ class DotProductRecommender(ScoringRecommender):
             vectors = np.ascontiguousarray(self._item_vectors()[known], np.float32)
             return known, vectors, ItemIndex(vectors, known) if has_faiss() and len(known) else None
 
-        return computed_once(self, "_search", self.item_factors, compute)
+        return computed_once(self, "_tables", self.item_factors, compute)
 
     def retrieve(self, users: np.ndarray, k: int, as_of: np.ndarray) -> Retrieved:
         "See `ScoringRecommender.retrieve`; in a wide catalogue, what a search by vectors finds is scored exactly."

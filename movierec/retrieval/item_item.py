@@ -7,7 +7,7 @@ __all__ = ['WeightedMatrix', 'rp3beta_weights', 'implicit_weights', 'nearest_nei
 
 # %% ../../nbs/33_retrieval.item_item.ipynb #d855949f
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -26,24 +26,25 @@ from .top_k import DENSE_ITEMS, top_k, top_k_sparse
 # %% ../../nbs/33_retrieval.item_item.ipynb #0cdcb4d2
 class WeightedMatrix(NamedTuple):
     "A matrix X and two vectors: similarities are `row_factor[i] · (XᵀX)[i, j] · column_factor[j]`."
-    matrix: sparse.csr_matrix # float32, n_users × n_items
-    row_factor: np.ndarray # float32, n_items
-    column_factor: np.ndarray # float32, n_items
+    matrix: sparse.csr_matrix # float32, n_users × n_scored
+    row_factor: np.ndarray # float32, n_scored
+    column_factor: np.ndarray # float32, n_scored
 
 # %% ../../nbs/33_retrieval.item_item.ipynb #7323f513
 def rp3beta_weights(interactions: Interactions, beta: float) -> WeightedMatrix:
     "Return the weights of RP3beta: a random walk item → user → item over popularity^beta (Paudel et al. 2017)."
-    popularity = np.maximum(interactions.item_counts, 1).astype(np.float32)
+    popularity = np.maximum(interactions.item_counts[: interactions.n_scored], 1).astype(np.float32)
     values = np.maximum(interactions.user_counts, 1)[interactions.user_idx] ** -0.5
-    return WeightedMatrix(interactions.csr(values.astype(np.float32)), 1 / popularity, popularity**-beta)
+    matrix = with_columns(interactions.csr(values.astype(np.float32)), interactions.n_scored)
+    return WeightedMatrix(matrix, 1 / popularity, popularity**-beta)
 
 # %% ../../nbs/33_retrieval.item_item.ipynb #a6a41042
 def implicit_weights(interactions: Interactions, weighting: str) -> WeightedMatrix:
     "Return the confidences weighted as implicit does: \"cosine\", \"tfidf\" or \"bm25\"."
     from implicit.nearest_neighbours import bm25_weight, normalize, tfidf_weight
 
-    ones = np.ones(interactions.n_items, np.float32)
-    by_item = interactions.matrix.T
+    ones = np.ones(interactions.n_scored, np.float32)
+    by_item = with_columns(interactions.matrix, interactions.n_scored).T
     if weighting == "cosine":
         weighted = normalize(by_item)
     elif weighting == "tfidf":
@@ -74,14 +75,16 @@ def nearest_neighbours(
         block.data[block.indices == np.repeat(items, np.diff(block.indptr))] = 0
         return top_k_sparse(block, min(n_neighbours, n_items), above=0)
 
-    def keep_nearest(items: np.ndarray, block: Any) -> tuple[np.ndarray, sparse.csr_matrix]:
-        found, similarity = (largest_stored if is_wide else largest)(items, block)
+    def keep_nearest(
+        items: np.ndarray, block: np.ndarray | sparse.csr_matrix
+    ) -> tuple[np.ndarray, sparse.csr_matrix]:
+        found, similarity = (largest if isinstance(block, np.ndarray) else largest_stored)(items, block)
         row, place = np.nonzero(found >= 0)
         values = similarity[row, place] * weights.row_factor[items][row]
         return items, sparse.csr_matrix((values, (row, found[row, place])), shape=block.shape)
 
-    is_wide = n_items > DENSE_ITEMS
-    items, rows = zip(*(sparse_gram if is_wide else gram)(weights.matrix, keep_nearest), strict=True)
+    products = sparse_gram if n_items > DENSE_ITEMS else gram
+    items, rows = zip(*products(weights.matrix, keep_nearest), strict=True)
     similarity = sparse.vstack(rows, format="csr")[np.argsort(np.concatenate(items))]
     similarity.sort_indices()
     return similarity
@@ -104,9 +107,7 @@ class ItemItem(ScoringRecommender):
             weights = rp3beta_weights(interactions, self.beta)
         else:
             weights = implicit_weights(interactions, self.weighting)
-        n = interactions.n_scored
-        scored = WeightedMatrix(with_columns(weights.matrix, n), weights.row_factor[:n], weights.column_factor[:n])
-        self.similarity = nearest_neighbours(scored, self.neighbours)
+        self.similarity = nearest_neighbours(weights, self.neighbours)
         self.similarity.resize(interactions.n_items, interactions.n_items)
 
     def _history(self, users: np.ndarray) -> sparse.csr_matrix: # float32, n × n_items

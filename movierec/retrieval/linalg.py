@@ -158,18 +158,26 @@ def gram(
 # %% ../../nbs/31_retrieval.linalg.ipynb #6ee2a9ba
 def sparse_gram(
     matrix: sparse.csr_matrix, # float32, n × n_items
-    use: Callable[[np.ndarray, sparse.csr_matrix], Any], # from item_idx and their rows of XᵀX; called by threads
-    most_sums: int = 4_000_000, # products in a block, unless a single row has more
-    most_rows: int = 4_096, # of the product in a block
+    use: Callable[[np.ndarray, np.ndarray | sparse.csr_matrix], Any], # from item_idx and their rows of XᵀX, float32
+    most_sums: int = 4_000_000, # products, or cells of dense rows, in a block, unless a single row has more
+    full_share: float = 0.05, # rows that take more products, as a share of n_items, are dense
 ) -> list: # what `use` returned, block by block
-    "Compute XᵀX a block of sparse rows at a time; see `gram`."
-    transposed = matrix.T.tocsr()
+    "Compute XᵀX a block of mostly sparse rows at a time; see `gram`."
+    n_items, transposed = matrix.shape[1], matrix.T.tocsr()
     sums = transposed.astype(bool).astype(np.int64) @ np.diff(matrix.indptr)  # products that each item takes
+    is_full = sums > full_share * n_items
+    full, thin = np.flatnonzero(is_full), np.flatnonzero(~is_full)
 
-    def rows(some: slice) -> Any:
-        return use(np.arange(some.start, some.stop), transposed[some] @ matrix)
+    def full_rows(some: slice) -> Any:
+        return use(full[some], dense_product(transposed[full[some]], matrix))
 
-    return map_threads(rows, partition_by_work(np.concatenate([[0], np.cumsum(sums)]), most_sums, most_rows))
+    def thin_rows(some: slice) -> Any:
+        return use(thin[some], transposed[thin[some]] @ matrix)
+
+    jobs = [(full_rows, some) for some in tiles(len(full), max(1, most_sums // max(n_items, 1)))]
+    parts = partition_by_work(np.concatenate([[0], np.cumsum(sums[thin])]), most_sums, n_items)
+    jobs += [(thin_rows, some) for some in parts]
+    return map_threads(lambda job: job[0](job[1]), jobs)
 
 # %% ../../nbs/31_retrieval.linalg.ipynb #8a9f189b
 def to_exact_integers(

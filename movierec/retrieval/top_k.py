@@ -103,9 +103,10 @@ def _spread(
 ) -> np.ndarray: # float32, m × longest; −inf where a row has ended
     "Put the entries of some rows side by side."
     lengths = np.diff(matrix.indptr)[rows]
-    column = np.arange(lengths.max())
-    place = np.minimum(matrix.indptr[rows][:, None] + column, len(values) - 1)
-    return np.where(column < lengths[:, None], values[place], np.float32(-np.inf))
+    table = np.full((len(rows), lengths.max()), -np.inf, np.float32)
+    for line, start, length in zip(table, matrix.indptr[rows].tolist(), lengths.tolist(), strict=True):
+        line[:length] = values[start : start + length]
+    return table
 
 # %% ../../nbs/29_retrieval.top_k.ipynb #1b6e2766
 def kth_largest(

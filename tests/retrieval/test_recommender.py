@@ -1,5 +1,8 @@
 """The contract that every source and the hybrid keep: lists, look-ups, storage, fold-in, reproducibility."""
 
+from copy import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import as_new_users, make_genres, make_histories, make_interactions, make_years, same_in_all_contexts
@@ -171,3 +174,77 @@ def test_of_equal_contributions_the_first_wins():
     history = sparse.csr_matrix(np.float32([[1, 1, 1]]))
     contributions = np.float32([[0.1], [0.3], [0.3]])
     assert top_contributor(history, contributions, np.array([[0]])).tolist() == [[1]]
+
+
+# --- catalogues with many items ---
+
+
+def with_catalogue(n_items: int, scored_items: int | None = None):
+    """The same events in a larger catalogue."""
+    return replace(INTERACTIONS, n_items=n_items, scored_items=scored_items)
+
+
+def in_catalogue(name: str, n_items: int):
+    """The system, unfitted, over a catalogue of as many items."""
+    system = SYSTEMS[name]()
+    if isinstance(system, GenreNeighbours):
+        genres = sparse.vstack([make_genres(), sparse.csr_matrix((n_items - 40, 5), dtype=np.float32)], format="csr")
+        years = np.append(make_years(), np.full(n_items - 40, 1980, np.float32))
+        return GenreNeighbours(30.0, item_genres=genres, item_years=years)
+    return system
+
+
+def test_items_that_nobody_has_an_event_on_change_nothing(system, system_id):
+    """And they cost nothing: no table of scores has a column for them."""
+    wider = in_catalogue(system_id, 60_000).fit(with_catalogue(60_000, scored_items=40))
+    for found, expected in zip(wider.top_k(USERS, 15), system.top_k(USERS, 15), strict=True):
+        assert np.array_equal(found, expected)
+    if isinstance(system, ScoringRecommender):
+        assert not wider.is_wide
+        n_columns = len(wider.items) if hasattr(wider, "items") else 40
+        assert wider._masked_scores(USERS, np.full(30, INTERACTIONS.as_of)).values.shape == (30, n_columns)
+
+
+def test_fold_in_users_may_have_events_on_items_without_a_score(system, system_id):
+    wider = in_catalogue(system_id, 50).fit(with_catalogue(50, scored_items=40))
+    columns = {name: getattr(INTERACTIONS, name)[:3] for name in ("rating", "confidence", "timestamp")}
+    events = replace(INTERACTIONS, user_idx=np.zeros(3, np.int32), item_idx=np.array([2, 49, 4], np.int32), **columns,
+                     n_users=1, n_items=50, scored_items=40)
+    items, _ = wider.fold_in(wider.interactions.fold_in_users(events)).top_k(np.array([0]), 15)
+    assert set(items[0].tolist()).isdisjoint({2, 4, 49}) and (items < 37).all()
+
+
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if "hybrid" not in name])
+def test_in_a_wide_catalogue_lists_and_look_ups_are_the_same(name):
+    """What is found among sparse scores, or by a search, against scores of all items."""
+    model = in_catalogue(name, 60_000).fit(with_catalogue(60_000))
+    assert model.is_wide
+    dense = copy(model)
+    dense.__class__ = type("Dense", (type(model),), {"is_wide": False})
+    ends = np.full(30, INTERACTIONS.as_of)
+    for as_of in (ends, ends - 86_400 * (USERS % 60)):
+        items, best, score_of = model.retrieve(USERS, 9, as_of)
+        expected = dense.retrieve(USERS, 9, as_of)
+        assert np.array_equal(items, expected.items) and np.array_equal(best, expected.scores)
+        every_item = np.tile(np.arange(40), (30, 1))
+        assert np.array_equal(score_of(every_item)[UNSEEN], expected.score_of(every_item)[UNSEEN])
+        assert np.isneginf(score_of(np.full((30, 1), -1))).all()
+    again = model.top_k(USERS, 9, ends, batch_size=7)
+    assert np.array_equal(again[0], dense.top_k(USERS, 9, ends)[0])
+    narrow = SYSTEMS[name]().fit(INTERACTIONS).top_k(USERS, 9, ends)
+    if not any(part in name for part in ("als", "tfidf", "bm25")):  # these depend on the number of items
+        assert (again[0] == narrow[0]).mean() > 0.95 and np.allclose(again[1], narrow[1], rtol=1e-5)
+
+
+def test_a_hybrid_of_a_wide_catalogue_has_the_same_pools():
+    weights = same_in_all_contexts(popularity=0.3, item_item=1.0, sequential=0.7)
+    for quotas in ({}, {"popularity": 8}):
+        pools = []
+        for interactions in (INTERACTIONS, with_catalogue(60_000)):
+            sources = {"popularity": Popularity(), "item_item": ItemItem("rp3beta", 10), "sequential": Sequential(3)}
+            hybrid = Hybrid(sources, weights, 20, quotas=quotas).fit(interactions)
+            pools.append(hybrid.pool(USERS))
+        assert np.array_equal(pools[0].items, pools[1].items) and np.array_equal(pools[0].scores, pools[1].scores)
+        for name in sources:
+            assert np.array_equal(pools[0].ranks[name], pools[1].ranks[name])
+            assert np.allclose(*(pool.source_scores[name] for pool in pools), equal_nan=True)

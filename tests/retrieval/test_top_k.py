@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
-from movierec.retrieval.top_k import top_k
+from movierec.retrieval.top_k import kth_largest, merge_lists, top_k, top_k_sparse
 
 
 def full_sort(row: np.ndarray, k: int, above: float = -np.inf) -> list[int]:
@@ -45,3 +46,38 @@ def test_no_items_no_users_no_list():
     assert (top_k(np.zeros((2, 0), np.float32), 3)[0] == -1).all()
     assert top_k(np.zeros((0, 4), np.float32), 3)[0].shape == (0, 3)
     assert top_k(np.zeros((2, 4), np.float32), 0)[0].shape == (2, 0)
+
+
+def stored(scores: np.ndarray) -> sparse.csr_matrix:
+    """The finite scores of each row, in the order of items."""
+    is_stored = np.isfinite(scores)
+    return sparse.csr_matrix((scores[is_stored], np.nonzero(is_stored)), shape=scores.shape)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 12), st.sampled_from([-np.inf, 0.0, 2.0]))
+@settings(max_examples=60, deadline=None)
+def test_sparse_rows_give_the_lists_of_dense_ones(seed, k, above):
+    """Rows from empty to full, in rectangles of any size."""
+    rng = np.random.default_rng(seed)
+    scores = np.round(rng.standard_normal((8, 30)), 1).astype(np.float32)
+    scores[rng.random(scores.shape) < rng.random((8, 1)) * 1.2] = -np.inf
+    matrix = stored(scores)
+    for found, expected in zip(top_k_sparse(matrix, k, above), top_k(scores, k, above), strict=True):
+        assert np.array_equal(found, expected)
+    order = np.sort(scores, axis=1)[:, ::-1]
+    expected = np.where(np.isfinite(scores).sum(axis=1) > k, order[:, k - 1], -np.inf)
+    assert np.array_equal(kth_largest(matrix, matrix.data, k, most_cells=int(rng.integers(1, 100))), expected)
+
+
+@given(st.integers(0, 10_000), st.integers(0, 12))
+@settings(max_examples=40, deadline=None)
+def test_merged_lists_are_the_lists_of_the_whole(seed, k):
+    rng = np.random.default_rng(seed)
+    scores = np.round(rng.standard_normal((4, 25)), 1).astype(np.float32)
+    scores[rng.random(scores.shape) < 0.3] = -np.inf
+    parts = [slice(0, 10), slice(10, 12), slice(12, 25)]
+    lists = [top_k(scores[:, part], k) for part in parts]
+    items = [np.where(found >= 0, found + part.start, -1) for (found, _), part in zip(lists, parts, strict=True)]
+    merged = merge_lists(np.hstack(items), np.hstack([best for _, best in lists]), k)
+    for found, expected in zip(merged, top_k(scores, k), strict=True):
+        assert np.array_equal(found, expected) and found.dtype == expected.dtype
