@@ -153,6 +153,7 @@ MODULES = (
     "ranking.feature_tables",
     "ranking.training",
     "ranking.tree_shap",
+    "ranking.tree_scores",
     "ranking.ranker",
     "ranking.ranked",
     "ranking.contributions",

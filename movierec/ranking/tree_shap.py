@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_SPLITS', 'Split', 'splits_of', 'Step', 'Leaf', 'leaves_of', 'coalition_values', 'shapley_values', 'max_splits',
-           'TreeShapTables']
+           'TreeShapTables', 'shap_tables']
 
 # %% ../../nbs/55_ranking.tree_shap.ipynb #709a4b02
 from collections.abc import Iterator, Sequence
@@ -29,9 +29,10 @@ def splits_of(
     "Yield the splits of a tree."
     if "split_index" not in node:
         return
+    threshold = node["threshold"] if node["threshold"] < 1e300 else np.inf  # JSON has no infinity
     reads_nan = node["missing_type"] == "NaN"  # a tree that saw no missing value in training reads it as 0
-    missing_goes_left = node["default_left"] if reads_nan else node["threshold"] >= 0
-    yield Split(node["split_index"], node["split_feature"], node["threshold"], missing_goes_left)
+    missing_goes_left = node["default_left"] if reads_nan else threshold >= 0
+    yield Split(node["split_index"], node["split_feature"], threshold, missing_goes_left)
     yield from splits_of(node["left_child"])
     yield from splits_of(node["right_child"])
 
@@ -163,3 +164,11 @@ class TreeShapTables:
             parts = self.table[np.arange(len(self.table)), pattern].reshape(len(values), -1)  # row × (tree, player)
             result[start : start + 64, :-1] = (self._add_up @ parts.T).T
         return result
+
+# %% ../../nbs/55_ranking.tree_shap.ipynb #fa180920
+def shap_tables(
+    model: Any, # `lightgbm.Booster`
+) -> TreeShapTables | None:
+    "Return the tables of a LightGBM model, or None if its trees are too large."
+    dumped = model.dump_model()
+    return TreeShapTables(dumped) if max_splits(dumped) <= MAX_SPLITS else None
