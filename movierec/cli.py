@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['app', 'DatasetOption', 'ProtocolOption', 'DataDirOption', 'ReportsDirOption', 'ConfigOption', 'SetOption',
            'SourceOption', 'RatingsOption', 'MoviesOption', 'ColumnsOption', 'OnBadRowsOption', 'RunProtocolOption',
-           'UntilOption', 'MemoryLimitOption', 'TimezoneOption', 'TimeFormatOption', 'RatingScaleOption',
-           'ImplicitOption', 'EncodingOption', 'FilesArgument', 'UserIdOption', 'RecommendKOption',
+           'AllUsersOption', 'UntilOption', 'MemoryLimitOption', 'TimezoneOption', 'TimeFormatOption',
+           'RatingScaleOption', 'ImplicitOption', 'EncodingOption', 'FilesArgument', 'UserIdOption', 'RecommendKOption',
            'RecommendSystemOption', 'RecommendProtocolOption', 'DebugOption', 'ImportFileArgument', 'ImportNameOption',
            'YesOption', 'ImportTimeFormatOption', 'RemoveOption', 'UsersDatasetOption', 'CompareProtocolOption',
            'SystemsOption', 'RelevantOption', 'TiesOption', 'CompareTargetOption', 'NamesOption', 'MetricOption',
@@ -155,6 +155,8 @@ def _print_run(
         f"\n◂ best on validation (NDCG@{settings.cutoffs[0]}), what `recommend` uses. "
         f"In brackets: 95 % bootstrap intervals over users. {seconds:.1f} s in all."
     )
+    if any("user_sample" in result["protocol"] for result in results.values()):
+        out.print("Evaluated on a random sample of users, as each table says; --all-users evaluates all of them.")
     where = paths(settings)
     out.print(
         f"Metrics, tables and plots: {short_path(where.results)}   Tables for SQL: {short_path(where.warehouse)}   "
@@ -198,6 +200,10 @@ OnBadRowsOption = Annotated[
 RunProtocolOption = Annotated[
     str | None,
     typer.Option("--protocol", help="leave-last-out, global-time, strong-generalization or all.", show_default="all"),
+]
+AllUsersOption = Annotated[
+    bool,
+    typer.Option("--all-users", help="Evaluate all users, also where there are more than evaluation_users (50,000)."),
 ]
 UntilOption = Annotated[
     str | None,
@@ -275,6 +281,7 @@ def run(
     encoding: EncodingOption = None,
     on_bad_rows: OnBadRowsOption = None,
     protocol: RunProtocolOption = None,
+    all_users: AllUsersOption = False,
     until: UntilOption = None,
     memory_limit: MemoryLimitOption = None,
     data_dir: DataDirOption = None,
@@ -299,6 +306,7 @@ def run(
         data_dir=data_dir,
         reports_dir=reports_dir,
         on_bad_rows=on_bad_rows,
+        evaluation_users=0 if all_users else None,
     )
     started = time.perf_counter()
     from movierec import pipeline
@@ -337,8 +345,8 @@ def ingest(
     assignments: SetOption = None,
 ) -> None:
     "Read and check an archive or files of your own, and write tables; the first step of `run`."
-    run(dataset, source, ratings, movies, columns, timezone, time_format, rating_scale, implicit, encoding,
-        on_bad_rows, None, "ingest", None, data_dir, reports_dir, config, assignments)
+    run(dataset, source, ratings, movies, columns, timezone, time_format, rating_scale, implicit, encoding, on_bad_rows,
+        until="ingest", data_dir=data_dir, reports_dir=reports_dir, config=config, assignments=assignments)
 
 # %% ../nbs/93_cli.ipynb #5ea9f022
 FilesArgument = Annotated[
@@ -664,10 +672,12 @@ def users(
 def _write_table(results: dict[str, Any], target: Path) -> None: # .csv or .md
     "Write the comparison as a file, in one step."
     from movierec.artifacts import replace_file
-    from movierec.evaluation.tables import as_markdown, comparison_table, comparison_text
+    from movierec.evaluation.tables import as_markdown, comparison_table, comparison_text, describe_users
 
     if target.suffix == ".md":
         text = as_markdown(comparison_text(results)) + "\n"
+        if "user_sample" in results["protocol"]:
+            text += f"\nEvaluated: {describe_users(results)}.\n"
     else:
         text = comparison_table(results).to_csv(float_format="%.6f")
     try:
@@ -716,6 +726,7 @@ def compare(
     systems: SystemsOption = None,
     relevant: RelevantOption = None,
     ties: TiesOption = "file",
+    all_users: AllUsersOption = False,
     target: CompareTargetOption = None,
     dataset: DatasetOption = None,
     data_dir: DataDirOption = None,
@@ -743,9 +754,10 @@ def compare(
 
     chosen = tuple(part.strip() for part in systems.split(",")) if systems else ()
     with logged_progress(settings) as progress:
-        results = pipeline.compare(
-            settings if assignments else pipeline.settings_of_run(settings), chosen, progress
-        )
+        asked = settings if assignments else pipeline.settings_of_run(settings)
+        if all_users:
+            asked = asked.model_copy(update={"evaluation_users": 0})
+        results = pipeline.compare(asked, chosen, progress)
     out.print()
     headline = results["protocol"]["headline"]
     out.print(results_table(results, {metric: significance_marks(results, metric) for metric in headline}))
@@ -796,13 +808,13 @@ def _list_runs(
             .set_index("system")
             .loc[row["best_on_validation"]]
         )
-        relevant = ", all relevant" if row["relevant"] == "all" else ""
+        relevant, sample = ", all relevant" if row["relevant"] == "all" else "", row["user_sample"]
         table.add_row(
             row["run"],
             f"{row['time']:%Y-%m-%d %H:%M}",
             row["dataset"],
             row["protocol"] + relevant,
-            f"{int(figures.n_users):,}",
+            f"{int(figures.n_users):,}" + (f" (sample of {sample['of']:,})" if isinstance(sample, dict) else ""),
             row["best_on_validation"],
             f"{wanted} {format_value(figures.value, figures.low, figures.high)}",
             escape(_changed_settings(row) or "–"),
@@ -812,6 +824,7 @@ def _list_runs(
 # %% ../nbs/93_cli.ipynb #8408ad19
 def _compare_runs(settings: Settings, names: list[str], metric: str | None, segment: str) -> None:
     "Print one metric of several runs side by side."
+    from movierec.data.holdout import describe_sample
     from movierec.evaluation import runs as run_store
 
     found = [run_store.find_run(settings, name) for name in names]
@@ -827,8 +840,12 @@ def _compare_runs(settings: Settings, names: list[str], metric: str | None, segm
     for system, values in rows.iterrows():
         table.add_row(str(system), *(format_value(*values[name]) for name in columns))
     out.print(table)
+    if run_store.have_different_samples(found):
+        out.print("[yellow]Note:[/] these runs were evaluated on different users of one test set, see below. Part of "
+                  "each difference is chance, and there is none user by user.", soft_wrap=True)
     for row in found:
-        out.print(f"{row['run']}: {_changed_settings(row) or 'default settings'}", soft_wrap=True)
+        who = f"; {describe_sample(row['user_sample'])}" if isinstance(row["user_sample"], dict) else ""
+        out.print(f"{row['run']}: {_changed_settings(row) or 'default settings'}{who}", soft_wrap=True)
 
 # %% ../nbs/93_cli.ipynb #0aca2a97
 NamesOption = Annotated[
@@ -1003,14 +1020,16 @@ def simulate(
 ) -> None:
     "Simulate an A/B test and interleaving of two systems on a finished run: how many users would a real one need?"
     settings = command_settings(config, None, dataset=dataset, data_dir=data_dir, reports_dir=reports_dir)
+    from movierec.data.holdout import describe_sample
     from movierec.evaluation.simulation import UserModel, simulate_ab
 
     STATUS.update(doing="simulating")
     with out.status("simulating …"):
         result = simulate_ab(settings, protocol, a, b, k, UserModel(patience, p_click, p_noise), trials)
+    sample = f" from {describe_sample(result['user_sample'])}" if "user_sample" in result else ""
     out.print(
         "A simulation, not evidence about live users: "
-        f"{settings.dataset}, {protocol}, {result['n_users']:,} test users, "
+        f"{settings.dataset}, {protocol}, {result['n_users']:,} test users{sample}, "
         f"lists of {k}, patience {patience:g}, click probability {p_click:g} if relevant, {p_noise:g} otherwise.",
         soft_wrap=True,
     )
@@ -1199,7 +1218,7 @@ def posters(
 ExportProtocolOption = Annotated[str, typer.Option("--protocol", help="One that was run.")]
 ExportSplitTargetOption = Annotated[
     Path,
-    typer.Option("--out", help="Folder to write train, validation and test.parquet to."),
+    typer.Option("--out", help="Folder to write train, validation, test and test_users.parquet to."),
 ]
 
 # %% ../nbs/93_cli.ipynb #17a974f9
@@ -1212,16 +1231,18 @@ def export_split(
     reports_dir: ReportsDirOption = None,
     config: ConfigOption = None,
 ) -> None:
-    "Write a split as Parquet: userId, movieId, rating, timestamp."
+    "Write a split as Parquet (userId, movieId, rating, timestamp), and which users were evaluated (userId)."
     settings = command_settings(
         config, None, dataset=dataset, protocol=protocol, data_dir=data_dir, reports_dir=reports_dir
     )
     from movierec import pipeline
+    from movierec.data.holdout import describe_sample
 
     rows = pipeline.export_run_split(settings, protocol, target)
-    out.print(
-        f"{short_path(target)}: " + ", ".join(f"{count:,} {part} events" for part, count in rows.items())
-    )
+    sample = pipeline.user_sample_of_run(settings, protocol)
+    users = f"{rows.pop('test_users'):,} test users" + (f" ({describe_sample(sample)})" if sample else "")
+    parts = [f"{count:,} {part} events" for part, count in rows.items()]
+    out.print(f"{short_path(target)}: {', '.join(parts)}; {users}", soft_wrap=True)
 
 # %% ../nbs/93_cli.ipynb #4046f2a9
 ExportRecommendationsTargetOption = Annotated[Path, typer.Option("--out", help="Parquet file to write.")]
@@ -1240,14 +1261,18 @@ def export_recommendations(
     reports_dir: ReportsDirOption = None,
     config: ConfigOption = None,
 ) -> None:
-    "Write the lists behind the published test metrics as Parquet: userId, movieId, rank, score."
+    """Write the lists behind the published test metrics as Parquet: userId, movieId, rank, score.
+
+    They are of the users who were evaluated: all with a test event, or a random sample of evaluation_users of them."""
     settings = command_settings(
         config, None, dataset=dataset, protocol=protocol, data_dir=data_dir, reports_dir=reports_dir
     )
     from movierec import pipeline
+    from movierec.data.holdout import describe_sample
 
     rows = pipeline.export_run_recommendations(settings, protocol, system, k, target)
-    out.print(f"{short_path(target)}: {rows:,} rows")
+    sample = pipeline.user_sample_of_run(settings, protocol)
+    out.print(f"{short_path(target)}: {rows:,} rows" + (f", {describe_sample(sample)}" if sample else ""))
 
 # %% ../nbs/93_cli.ipynb #61962f7a
 NameOption = Annotated[str, typer.Argument(help="Name of the dataset, see `movierec datasets`.")]

@@ -529,8 +529,10 @@ class Settings(BaseSettings):
     "Length of the lists that the metrics are computed from."
     pool_sizes: tuple[Annotated[int, Field(ge=1, le=5_000)], ...] = Field((100, 200, 500), min_length=1)
     "Numbers of candidates at which candidate recall is computed."
+    evaluation_users: int = Field(50_000, ge=0)
+    "Maximum number of users that systems are evaluated on; of more, a random sample is taken. 0: all."
     pool_users: int = Field(20_000, ge=1)
-    "Maximum number of test users in a measurement of candidate recall; of more, a sample is taken."
+    "Maximum number of evaluated users in a measurement of candidate recall; of more, a sample is taken."
     bootstrap: int = Field(1_000, ge=100)
     "Resamples behind each confidence interval."
     batch_size: int = Field(1_024, ge=1)

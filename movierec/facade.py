@@ -470,7 +470,7 @@ class Dataset:
 # %% ../nbs/94_facade.ipynb #cc0ccfc7
 _NOT_OF_A_FIT = {
     "data_dir", "reports_dir", "results_dir", "protocol", "relevant", "memory_limit", "on_bad_rows", "bootstrap",
-    "download", "app", "posters", "service",
+    "evaluation_users", "download", "app", "posters", "service",
 }
 
 # %% ../nbs/94_facade.ipynb #6c96cd61

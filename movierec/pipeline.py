@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'StageRunner', 'fetch', 'choose_protocols', 'run_protocol', 'run', 'settings_of_run', 'compare', 'inventory',
-           'example_user', 'export_run_split', 'export_run_recommendations']
+           'example_user', 'export_run_split', 'export_run_recommendations', 'user_sample_of_run']
 
 # %% ../nbs/90_pipeline.ipynb #5638c81b
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from .data.own_data import OwnData
 from .data.splits import PROTOCOL_RULES, build_split, export_split, interaction_views
 from .data.tables import limit_query_memory
 from .data.warehouse import create_warehouse
-from .evaluation.lists import build_lists, export_lists
+from .evaluation.lists import build_lists, export_lists, export_test_users
 from .evaluation.results import build_evaluation, publish, read_results
 from .evaluation.runs import save_run
 from .parallel import memory_limited
@@ -315,9 +315,13 @@ def export_run_split(
     protocol: str, # one of `PROTOCOL_RULES`
     folder: Path, # to write to
 ) -> dict[str, int]: # rows per part
-    "Write the split of a finished run as Parquet; see `export_split`."
+    """Write the split of a finished run as Parquet (see `export_split`), and which users its lists are of.
+
+    Those are in test_users.parquet: all with a test event, or the random sample of them; see `export_test_users`."""
     artifacts = open_run(settings, check_protocol(protocol))
-    return export_split(artifacts["split"], artifacts["data"], folder)
+    split, data = artifacts["split"], artifacts["data"]
+    rows = export_split(split, data, folder)
+    return rows | {"test_users": export_test_users(artifacts["lists"], split, data, folder / "test_users.parquet")}
 
 # %% ../nbs/90_pipeline.ipynb #baf12446
 def export_run_recommendations(
@@ -327,10 +331,20 @@ def export_run_recommendations(
     k: int, # length of the lists, at most that of the stored ones
     file: Path, # Parquet
 ) -> int: # rows
-    "Write the lists of a system, those behind the published metrics, as Parquet; see `export_lists`."
+    """Write the lists of a system, those behind the published metrics, as Parquet; see `export_lists`.
+
+    They are of the evaluated users: a random sample, if there were more than `evaluation_users`."""
     artifacts = open_run(settings, check_protocol(protocol))
     longest = artifacts["lists"].manifest["contents"]["length"]
     if k > longest:
         raise NotFoundError(f"the published lists are {longest} long, so -k can be at most {longest}")
     system = check_system_of_run(settings, system, artifacts)
     return export_lists(artifacts["lists"], artifacts["data"], system, k, file)
+
+# %% ../nbs/90_pipeline.ipynb #1501e6b4
+def user_sample_of_run(
+    settings: Settings,
+    protocol: str, # one of `PROTOCOL_RULES`
+) -> dict[str, int] | None: # see `sample_holdout`; None: all users
+    "Return the random sample of users that a finished run was evaluated on."
+    return open_run(settings, check_protocol(protocol))["lists"].manifest["contents"].get("user_sample")

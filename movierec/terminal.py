@@ -86,6 +86,8 @@ class PaceColumn(ProgressColumn):
 # %% ../nbs/91_terminal.ipynb #a5784b84
 def summarize(contents: dict[str, Any]) -> str: # of an artifact's manifest
     "Return what a stage made in a few words: row counts, seconds of each fit, or the best system."
+    from movierec.data.holdout import describe_sample  # imports SciPy, which `--help` doesn't need
+
     rows = contents.get("rows", {})
     if "best_on_validation" in contents:
         return f"best on validation: {contents['best_on_validation']}"
@@ -93,7 +95,9 @@ def summarize(contents: dict[str, Any]) -> str: # of an artifact's manifest
         fits = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in contents["fit_seconds"].items())
         return f"{contents['events']:,} events; {fits}"
     if "users" in contents and rows:
-        return f"{len(rows)} systems, {contents['users']:,} users"
+        sample = contents.get("user_sample")
+        who = describe_sample(sample) if sample else f"{contents['users']:,} users"
+        return f"{len(rows)} systems, {who}"
     return ", ".join(f"{count:,} {name}" for name, count in list(rows.items())[:4])
 
 # %% ../nbs/91_terminal.ipynb #d0738e4f
@@ -199,15 +203,14 @@ def results_table(
     marks: dict[str, dict[str, str]] | None = None, # metric → system → mark, from `significance_marks`
 ) -> Table:
     "Return the metrics of all systems under one protocol; ◂ marks the best on validation."
-    from movierec.evaluation.tables import format_with_interval
+    from movierec.evaluation.tables import describe_users, format_with_interval
 
     protocol = results["protocol"]
     headline, cutoffs = protocol["headline"], protocol["cutoffs"]
     candidates = (f"recall@{cutoffs[-1]}", f"ndcg@{cutoffs[-1]}", f"coverage@{cutoffs[0]}")
     others = [name for name in candidates if name not in headline]  # the CSV file has all metrics
-    n_users = next(iter(results["systems"].values()))["n_users"]
     counted = "" if protocol["relevant"] == "liked" else ", every held-out event counts"
-    title = f"{results['dataset']['name']}, {protocol['name']}, test, {n_users:,} users{counted}"
+    title = f"{results['dataset']['name']}, {protocol['name']}, test, {describe_users(results)}{counted}"
     table = plain_table(title, "system", *headline, *others, right=(*headline, *others))
     for name, system in results["systems"].items():
         is_best = name == results["best_on_validation"]

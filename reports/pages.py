@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 
 from movierec.config import project_root
 from movierec.evaluation.plots import use_plot_style
-from movierec.evaluation.tables import as_markdown, format_with_interval, significance_marks
+from movierec.evaluation.tables import as_markdown, describe_users, format_with_interval, significance_marks
 
 RESULTS = project_root() / "reports" / "results"
 DATASETS = ("ml-1m", "ml-latest-small")  # the one with enough users for significant differences comes first
@@ -79,10 +79,10 @@ def n_test_users(results: dict) -> int:
 
 
 def caption(results: dict) -> str:
-    """Dataset, protocol and number of test users of an evaluation."""
+    """Dataset, protocol and number of test users of an evaluation, and of which sample they are, if of one."""
     relevant = "" if results["protocol"]["relevant"] == "liked" else ", every held-out event relevant"
     neural = ", with the neural source" if "sasrec" in results["systems"] else ""
-    return f"{short_caption(results)}{relevant}{neural}, test: {n_test_users(results):,} users"
+    return f"{short_caption(results)}{relevant}{neural}, test: {describe_users(results)}"
 
 
 def show_text(text: str) -> None:

@@ -5,10 +5,11 @@ up to date.
 """
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers import tiny_settings, write_archive
+from helpers import copy_of_run, tiny_settings, write_archive
 
 from movierec.artifacts import file_lock
 from movierec.config import Settings, load_settings
@@ -50,6 +51,18 @@ def tiny_run(shared_folder) -> tuple[Settings, dict]:
     with file_lock(folder):
         archive = folder / "archive"
         return settings, run(settings, archive if archive.exists() else write_archive(archive))
+
+
+@pytest.fixture(scope="session")
+def sampled_run(tiny_run, shared_folder) -> tuple[Settings, dict]:
+    """The tiny run, evaluated on a random sample of eight users under each protocol; read only."""
+    folder = shared_folder / "sampled"
+    folder.mkdir(exist_ok=True)
+    with file_lock(folder):
+        is_copied = (folder / "data").exists()
+        make = tiny_settings if is_copied else partial(copy_of_run, tiny_run[0])
+        settings = make(folder, evaluation_users=8)
+        return settings, run(settings)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import rich.progress
-from helpers import copy_of_run, write_archive
+from helpers import TINY, copy_of_run, write_archive
 from rich.console import Console
 
 from movierec import cli, terminal
@@ -104,11 +104,12 @@ def test_exports(tiny_run, tmp_path, run_here):
     done = run_here(
         "export-split", *options(settings), "--protocol", "leave-last-out", "--out", tmp_path / "new" / "split"
     )
-    assert done.returncode == 0 and "80 test events" in done.stdout
+    assert done.returncode == 0 and "80 test events; 80 test users\n" in done.stdout
     assert {file.name for file in (tmp_path / "new" / "split").iterdir()} == {
         "train.parquet",
         "validation.parquet",
         "test.parquet",
+        "test_users.parquet",
     }
     file = tmp_path / "lists" / "als.parquet"
     done = run_here(
@@ -124,6 +125,47 @@ def test_exports(tiny_run, tmp_path, run_here):
         file,
     )
     assert done.returncode == 0 and "400 rows" in done.stdout and len(query("SELECT * FROM t", t=file)) == 400
+
+
+def test_exports_of_a_sample_say_so(sampled_run, tmp_path, run_here):
+    settings, _ = sampled_run
+    common = (*options(settings), "--protocol", "leave-last-out")
+    done = run_here("export-split", *common, "--out", tmp_path / "split")
+    assert "80 test events; 8 test users (a random sample of 8 of 80 users)" in done.stdout
+    done = run_here("export-recommendations", *common, "--system", "als", "-k", 5, "--out", tmp_path / "als.parquet")
+    assert "als.parquet: 40 rows, a random sample of 8 of 80 users" in done.stdout
+    done = run_here("simulate", "--a", "als", "--b", "popularity", "-k", 5, "--trials", 2,
+                    *options(copy_of_run(settings, tmp_path)), "--protocol", "leave-last-out")
+    assert "test users from a random sample of 8 of 80 users" in done.stdout, done.stderr
+
+
+def test_all_users_lifts_the_limit(sampled_run, tmp_path, run_here):
+    """`compare` keeps to the sample of the run, unless asked for all users; from then on, it reads those."""
+    settings = copy_of_run(sampled_run[0], tmp_path)
+    asked = ("compare", *options(settings), "--protocol", "leave-last-out", "--systems", "als,ease")
+    done = run_here(*asked, "--out", tmp_path / "t.md")
+    assert done.returncode == 0, done.stderr
+    assert "users from a random sample of 8 of 80 users" in done.stdout and "✓" not in done.stdout
+    assert "users from a random sample of 8 of 80 users." in (tmp_path / "t.md").read_text()
+    lifted, again = run_here(*asked, "--all-users"), run_here(*asked)
+    assert "✓ leave-last-out: test lists" in lifted.stdout and "✓" not in again.stdout
+    for done in (lifted, again):
+        assert done.returncode == 0 and "sample of" not in done.stdout
+    saved = [json.loads(file.read_text()) for file in sorted(paths(settings).runs.glob("*/run.json"))]
+    names = [run["run"] for run in saved if run["protocol"] == "leave-last-out"]
+    listed = run_here("runs", "--reports-dir", settings.reports_dir).stdout
+    assert "(sample of 80)" in listed and "evaluation_users=8" in listed
+    both = run_here("runs", *names, "--reports-dir", settings.reports_dir).stdout
+    assert "evaluated on different users of one test set" in both and "; a random sample of 8 of 80 users" in both
+
+
+def test_run_says_that_it_evaluated_a_sample(sampled_run, tmp_path, run_here):
+    settings = copy_of_run(sampled_run[0], tmp_path)
+    given = [f"--set={name}={json.dumps(value)}" for name, value in (TINY | {"evaluation_users": 8}).items()]
+    done = run_here("run", *options(settings), "--protocol", "global-time", *given)
+    assert done.returncode == 0, done.stderr
+    assert "✓" not in done.stdout
+    assert "users from a random sample of 8 of" in done.stdout and "--all-users evaluates all of them" in done.stdout
 
 
 def test_ablate_and_tune(tiny_run, tmp_path, run_here):

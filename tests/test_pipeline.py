@@ -138,6 +138,32 @@ def test_a_changed_setting_reruns_what_depends_on_it(tiny_run, tmp_path):
     ]
 
 
+def test_a_sample_of_users_reruns_only_what_is_measured(tiny_run, tmp_path):
+    """And the models that serve, chosen on validation, stay the same files."""
+    changed, recorder = copy_of_run(tiny_run[0], tmp_path, evaluation_users=8), Recorder()
+    run(changed, None, recorder)
+    measured = ("test lists", "evaluation")
+    assert recorder.built == [f"{protocol}: {stage}" for protocol in PROTOCOLS for stage in measured]
+
+
+@pytest.mark.parametrize("evaluation_users", [0, 80, 10**6])
+def test_a_limit_that_is_not_reached_changes_nothing(tiny_run, tmp_path, evaluation_users):
+    settings, results = tiny_run
+    changed, recorder = copy_of_run(settings, tmp_path, evaluation_users=evaluation_users), Recorder()
+    assert run(changed, None, recorder) == results
+    assert recorder.built == []
+
+
+def test_users_of_validation_are_sampled_where_lists_choose_the_system(tiny_run, tmp_path):
+    settings = copy_of_run(tiny_run[0], tmp_path, protocol="strong-generalization", evaluation_users=5)
+    (result,) = run(settings).values()
+    assert result["protocol"]["user_sample"] == {"users": 5, "of": 8, "seed": 42}
+    for system in result["systems"].values():
+        assert 0 < system["n_users"] <= 5 and 0 < system["validation"]["n_users"] <= 5
+    rows = export_run_split(settings, "strong-generalization", tmp_path / "split")
+    assert rows["test_users"] == 5
+
+
 def test_another_run_gives_the_same_results_and_is_logged(tiny_run, tmp_path):
     """In a folder that is named like a partition, which must change nothing."""
     settings, recorder = tiny_settings(tmp_path / "rating=9" / "userId=7"), Recorder()
@@ -228,13 +254,15 @@ def check_with_trec_eval(finished, folder, protocol, system, cutoffs, list_size)
     settings, results = finished
     export_run_split(settings, protocol, folder)
     export_run_recommendations(settings, protocol, system, list_size, folder / "lists.parquet")
-    train, validation, test, lists = (
+    train, validation, test, lists, test_users = (
         query("SELECT * FROM t", t=folder / f"{name}.parquet")
-        for name in ("train", "validation", "test", "lists")
+        for name in ("train", "validation", "test", "lists", "test_users")
     )
+    assert set(lists.userId) <= set(test_users.userId) <= set(test.userId)
     assert list(lists.columns) == ["userId", "movieId", "rank", "score"]
     history = pd.concat([train, validation])
     assert lists.merge(history, on=["userId", "movieId"]).empty, "a list shows something the user had seen"
+    test = test[test.userId.isin(test_users.userId)]
     test = test[(test.rating > 2.5) & test.movieId.isin(history.movieId.unique())]
     qrel = {str(user): dict.fromkeys(map(str, movies), 1) for user, movies in test.groupby("userId").movieId}
     runs = {
@@ -253,6 +281,13 @@ def check_with_trec_eval(finished, folder, protocol, system, cutoffs, list_size)
             assert published[f"{mine}@{k}"] == pytest.approx(mean, abs=1e-6), (mine, k)
         shown = lists[lists["rank"] <= k].movieId.nunique()
         assert published[f"coverage@{k}"] == pytest.approx(shown / history.movieId.nunique())
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("system", ["popularity", "sequential", "hybrid", "ranked_v3"])
+def test_published_figures_of_a_sample_from_exports_by_trec_eval(sampled_run, tmp_path, protocol, system):
+    check_with_trec_eval(sampled_run, tmp_path, protocol, system, TINY["cutoffs"], TINY["list_size"])
+    assert len(query("SELECT * FROM t", t=tmp_path / "test_users.parquet")) == 8
 
 
 @pytest.mark.slow

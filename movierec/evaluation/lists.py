@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['metric_cutoffs', 'headline_metrics', 'iterate_lists', 'candidate_ranks', 'select_on_validation', 'write_lists',
-           'build_lists', 'list_files', 'read_lists', 'export_lists']
+           'build_lists', 'load_test_holdout', 'list_files', 'read_lists', 'export_lists', 'export_test_users']
 
 # %% ../../nbs/60_evaluation.lists.ipynb #9972ae7b
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..artifacts import Artifact, build, paths, replace_file
 from ..config import DataError, LIST_COLUMNS, Settings
-from ..data.holdout import Holdout, load_holdout
+from ..data.holdout import Holdout, draw_users, held_out_users, load_holdout, sample_holdout
 from ..data.splits import PROTOCOL_RULES
 from ..data.tables import connect, query, write_table
 from ..metrics import user_metrics
@@ -111,6 +111,16 @@ def _write_rows(con: duckdb.DuckDBPyConnection, rows: pd.DataFrame, file: Path) 
     con.register("rows", rows)
     return write_table(con, "SELECT * FROM rows", file)
 
+# %% ../../nbs/60_evaluation.lists.ipynb #f35409af
+def _sample_size(
+    settings: Settings,
+    split: Artifact, # from `build_split`
+    phases: tuple[str, ...], # those that lists are generated for
+) -> int: # 0: all users
+    "Return how many users to draw: `evaluation_users`, or 0 if no phase has more users than that."
+    most = max(len(held_out_users(split, phase)) for phase in phases)
+    return settings.evaluation_users if most > settings.evaluation_users else 0
+
 # %% ../../nbs/60_evaluation.lists.ipynb #d91a5e72
 def write_lists(
     chunks: Iterable[tuple[np.ndarray, SystemLists]], # from `iterate_lists`
@@ -157,9 +167,10 @@ def build_lists(
     protocol = split.manifest["contents"]["protocol"]
     cutoffs = metric_cutoffs(settings, protocol)
     size = max(settings.list_size, *cutoffs)
+    n_sampled = _sample_size(settings, split, ("test",) if rankers else ("validation", "test"))
 
     def make(folder: Path) -> dict[str, Any]:
-        holdout = load_holdout(split, "test")
+        holdout = sample_holdout(load_holdout(split, "test"), n_sampled, settings.seed)
         fitted = Hybrid.load(sources.path, holdout.population)
         hybrid = holdout.fold_in(fitted)
         trained = load_rankers(rankers, settings.dataset) if rankers else {}
@@ -169,18 +180,31 @@ def build_lists(
             _write_rows(con, pools, folder / "pools.parquet")
         contents = {"users": len(holdout.users), "rows": rows, "length": size,
                     "pool_users": int(pools["user_idx"].nunique())}
+        if holdout.user_sample:
+            contents["user_sample"] = holdout.user_sample
         if rankers is None:
-            validation = load_holdout(split, "validation")
+            validation = sample_holdout(load_holdout(split, "validation"), n_sampled, settings.seed)
             contents |= _choose_without_rankers(fitted, validation, settings, protocol, size, report)
         return contents
 
     config = settings.subset("half_life_days", "list_size", "pool_sizes", "pool_users", "seed")
+    config["evaluation_users"] = n_sampled
     inputs = {"split": split.key, "sources": sources.key}
     if rankers is None:
         config["cutoffs"] = list(cutoffs)
     else:
         inputs["rankers"] = rankers.key
     return build(paths(settings).lists(protocol), "evaluation.lists", config, inputs, make)
+
+# %% ../../nbs/60_evaluation.lists.ipynb #88b038d3
+def load_test_holdout(
+    lists: Artifact, # from `build_lists`
+    split: Artifact, # from `build_split`
+    relevant: str = "liked", # which held-out events count, or "all"
+) -> Holdout:
+    "Load the test set that lists were generated for: that of all users, or of the same random sample of them."
+    config = lists.manifest["config"]
+    return sample_holdout(load_holdout(split, "test", relevant), config["evaluation_users"], config["seed"])
 
 # %% ../../nbs/60_evaluation.lists.ipynb #077a0495
 def list_files(lists: Artifact, system: str) -> list[Path]: # in the order of the users
@@ -217,6 +241,26 @@ def export_lists(
         with connect(lists=list_files(lists, system), users=users, items=items) as con, replace_file(out) as temporary:
             return write_table(con, f"SELECT {', '.join(LIST_COLUMNS)} FROM lists JOIN users USING (user_idx) "
                                     f"JOIN items USING (item_idx) WHERE rank <= {k} ORDER BY user_idx, rank", temporary)
+    except (OSError, duckdb.IOException) as error:
+        cause = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise DataError(f"{out} can't be written: {cause}") from None
+
+# %% ../../nbs/60_evaluation.lists.ipynb #dbff0f59
+def export_test_users(
+    lists: Artifact, # from `build_lists`
+    split: Artifact, # from `build_split`
+    data: Artifact, # from `build_interactions`
+    out: Path, # Parquet file
+) -> int: # rows
+    """Write the users that lists were generated for as Parquet with the column userId.
+
+    All users with a test event, or the random sample of them. Raises `DataError` if the file can't be written."""
+    config = lists.manifest["config"]
+    drawn = draw_users(held_out_users(split, "test"), config["evaluation_users"], config["seed"])
+    try:
+        with connect(users=data.path / "users.parquet") as con, replace_file(out) as temporary:
+            con.register("drawn", pd.DataFrame({"user_idx": drawn}))
+            return write_table(con, "SELECT userId FROM users JOIN drawn USING (user_idx) ORDER BY user_idx", temporary)
     except (OSError, duckdb.IOException) as error:
         cause = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise DataError(f"{out} can't be written: {cause}") from None

@@ -8,6 +8,7 @@ __all__ = ['INK', 'HIGHLIGHT', 'COLOURS', 'PLOT_STYLE', 'use_plot_style', 'plot_
 # %% ../../nbs/63_evaluation.plots.ipynb #43366ca8
 from typing import Any
 
+from .tables import describe_users
 
 # %% ../../nbs/63_evaluation.plots.ipynb #01a1f4f6
 INK = "#7a808a" # text and axes
@@ -77,8 +78,9 @@ def plot_comparison(
     systems = {name: system if segment == "all" else system["segments"][segment]
                for name, system in results["systems"].items()}
     metrics = metrics or tuple(results["protocol"]["headline"])
-    n_users = max(system["n_users"] for system in systems.values())
-    who = f"{n_users:,} users" if segment == "all" else f"{segment}, {n_users:,} users"
+    who = describe_users(results, max(system["n_users"] for system in systems.values()))
+    who = who if segment == "all" else f"{segment}, {who}"
+    separator = ";\n" if "user_sample" in results["protocol"] else "; "  # the sentence about the sample is long
     with rc_context(PLOT_STYLE):
         figure = Figure(figsize=(9.5, 0.34 * len(systems) + 1.1))
         axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
@@ -86,6 +88,6 @@ def plot_comparison(
             _plot_intervals(axis, systems, metric, results["best_on_validation"])
         axes[0].set_yticks(range(len(systems)), list(systems))
         axes[0].invert_yaxis()
-        figure.suptitle(f"{results['dataset']['name']}, {results['protocol']['name']}, test: {who}; "
+        figure.suptitle(f"{results['dataset']['name']}, {results['protocol']['name']}, test: {who}{separator}"
                         "95 % intervals; orange: best on validation", fontsize=10, x=0.01, ha="left")
     return figure

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..artifacts import Artifact, build, file_lock, paths, replace_file, write_json
 from ..config import DataError, Settings
-from ..data.holdout import load_holdout
+from ..data.holdout import describe_sample
 from ..data.interactions import item_genre_matrix, load_items
 from ..data.tables import connect, query, write_table
 from movierec.evaluation.evaluate import (
@@ -26,7 +26,7 @@ from movierec.evaluation.evaluate import (
     describe_segments,
     evaluate_system,
 )
-from .lists import headline_metrics, metric_cutoffs, read_lists
+from .lists import headline_metrics, load_test_holdout, metric_cutoffs, read_lists
 from .plots import plot_comparison
 from .tables import comparison_table
 from ..parallel import map_threads
@@ -37,12 +37,15 @@ def load_evaluation_set(
     settings: Settings,
     data: Artifact, # from `build_interactions`
     split: Artifact, # from `build_split`
+    lists: Artifact, # from `build_lists`
 ) -> EvaluationSet:
-    "Load what the systems of a split are evaluated on; raise `DataError` if no user has a relevant test event."
+    "Load what the lists of a split are evaluated on; raise `DataError` if no user has a relevant test event."
     protocol = split.manifest["contents"]["protocol"]
-    holdout = load_holdout(split, "test", settings.relevant)
+    holdout = load_test_holdout(lists, split, settings.relevant)
     if not len(holdout.evaluated_users):
-        raise DataError(f"no user of {settings.dataset} has a relevant event in the test set of {protocol}")
+        sample = holdout.user_sample
+        where = f" in {describe_sample(sample)} (--all-users evaluates all)" if sample else ""
+        raise DataError(f"no user of {settings.dataset} has a relevant event in the test set of {protocol}{where}")
     genres, _ = item_genre_matrix(load_items(data))
     return EvaluationSet(holdout, metric_cutoffs(settings, protocol), settings.warm_events, genres)
 
@@ -80,10 +83,11 @@ def _choice(
 
 # %% ../../nbs/64_evaluation.results.ipynb #26231cef
 def _protocol_facts(evaluation_set: EvaluationSet, split: Artifact, headline: tuple[str, ...]) -> dict[str, Any]:
-    "The entry `protocol` of a results file: what was held out, and what counts."
+    "The entry `protocol` of a results file: what was held out, for whom if for a sample of users, and what counts."
     contents, holdout = split.manifest["contents"], evaluation_set.holdout
+    sample = {"user_sample": holdout.user_sample} if holdout.user_sample else {}
     return {"name": contents["protocol"], "relevant": holdout.relevant_events, "facts": contents["facts"],
-            "rows": contents["rows"], "test": holdout.counts(),
+            "rows": contents["rows"], "test": holdout.counts(), **sample,
             "items_in_history": int((holdout.history.item_counts > 0).sum()),
             "headline": list(headline), "cutoffs": list(evaluation_set.cutoffs)}
 
@@ -143,7 +147,7 @@ def build_evaluation(
     headline = headline_metrics(settings, protocol)
 
     def make(folder: Path) -> dict[str, Any]:
-        evaluation_set = load_evaluation_set(settings, data, split)
+        evaluation_set = load_evaluation_set(settings, data, split, lists)
         choice = _choice(rankers, lists)
         evaluations = evaluate_all(settings, evaluation_set, lists, headline, report)
         for name, evaluation in evaluations.items():

@@ -19,8 +19,7 @@ from scipy import sparse
 
 from ..artifacts import paths, write_json
 from ..config import ConfigError, DataError, NotFoundError, Settings
-from ..data.holdout import load_holdout
-from .lists import read_lists
+from .lists import load_test_holdout, read_lists
 from .plots import COLOURS, HIGHLIGHT, INK, PLOT_STYLE
 from ..metrics import hits
 from ..opening import check_protocol, check_system_of_run, open_run
@@ -437,7 +436,8 @@ def plot_power(
         axis.set_ylabel("power: share of experiments that\nfind the better system (p < 0.05)")
         figure.legend(frameon=False, loc="outside lower left", ncols=3, fontsize=9)
         a, b = result["systems"].values()
-        about = (f"lists of {result['k']}, {result['n_users']:,} test users resampled, "
+        sampled = " of a random sample" if "user_sample" in result else ""
+        about = (f"lists of {result['k']}, {result['n_users']:,} test users{sampled} resampled, "
                  f"{power['trials']:,} trials per point")
         figure.suptitle(f"Simulation: {a} against {b}, {about} with 95 % intervals", fontsize=10, x=0.01, ha="left")
     return figure
@@ -464,11 +464,13 @@ def simulate_ab(
     longest = lists.manifest["contents"]["length"]
     if k > longest:
         raise NotFoundError(f"the stored lists are {longest} long, so k can be at most {longest}")
-    holdout = load_holdout(split, "test", settings.relevant)
+    holdout = load_test_holdout(lists, split, settings.relevant)
     users = holdout.evaluated_users
     ranked_a, ranked_b = (read_lists(lists, name, users, k) for name in (a, b))
     lists_of_both = (ranked_a, ranked_b, holdout.relevant[users])
     result = simulate(*lists_of_both, (a, b), model or UserModel(), SIZES, trials, settings.seed)
     result |= {"dataset": settings.dataset, "protocol": protocol, "relevant": settings.relevant}
+    if holdout.user_sample:
+        result["user_sample"] = holdout.user_sample
     write_json(paths(settings).results / f"{settings.results_name(protocol)}-simulation.json", result)
     return result

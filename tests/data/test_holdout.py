@@ -3,8 +3,16 @@
 import numpy as np
 import pytest
 
-from movierec.data.holdout import Holdout, load_holdout
+from movierec.data.holdout import (
+    Holdout,
+    describe_sample,
+    draw_users,
+    held_out_users,
+    load_holdout,
+    sample_holdout,
+)
 from movierec.data.interactions import Interactions
+from movierec.data.splits import PROTOCOL_RULES
 
 
 def pairs_of(events):
@@ -76,3 +84,75 @@ def test_seen_and_cold_items_are_not_relevant(history, events, relevant):
     users, items = holdout.relevant.nonzero()
     assert list(zip(users.tolist(), items.tolist(), strict=True)) == relevant
     assert holdout.evaluated_users.tolist() == sorted({user for user, _ in relevant})
+
+
+@pytest.mark.parametrize("protocol", PROTOCOL_RULES)
+@pytest.mark.parametrize("relevant", ["liked", "all"])
+def test_a_sample_holds_the_same_truth_for_fewer_users(splits, protocol, relevant):
+    whole = load_holdout(splits[protocol], "test", relevant)
+    part = sample_holdout(whole, 6, seed=42)
+    assert len(part.users) == 6 and set(part.users) < set(whole.users)
+    assert part.users.tolist() == draw_users(whole.users, 6, seed=42).tolist()
+    assert part.user_sample == {"users": 6, "of": len(whole.users), "seed": 42}
+    assert part.history is whole.history and part.population is whole.population
+    assert (part.relevant[part.users] != whole.relevant[part.users]).nnz == 0
+    assert part.evaluated_users.tolist() == [user for user in whole.evaluated_users if user in set(part.users)]
+    counts = part.counts()
+    reasons = ("relevant_events", "without_confidence", "item_not_in_history", "already_seen")
+    assert counts["held_out_events"] == np.isin(whole.events.user_idx, part.users).sum()
+    assert counts["held_out_events"] == sum(counts[reason] for reason in reasons)
+    assert counts["users_with_events"] == 6 and counts["users_evaluated"] == len(part.evaluated_users)
+
+
+def test_what_is_relevant_does_not_change_who_is_drawn(splits):
+    """Lists are stored once and evaluated under both definitions."""
+    liked, everything = (load_holdout(splits["leave-last-out"], "test", relevant) for relevant in ("liked", "all"))
+    assert sample_holdout(liked, 9, 1).users.tolist() == sample_holdout(everything, 9, 1).users.tolist()
+
+
+@pytest.mark.parametrize("n_users", [0, 80, 81, 10**9])
+def test_enough_users_are_no_sample(splits, n_users):
+    whole = load_holdout(splits["leave-last-out"], "test")
+    assert len(whole.users) == 80 and whole.user_sample is None
+    assert sample_holdout(whole, n_users, seed=0) is whole
+
+
+def test_a_draw_depends_on_the_seed_and_grows_with_its_size():
+    users = np.sort(np.random.default_rng(0).choice(10_000, 500, replace=False)).astype(np.int32)
+    small, large, other = (draw_users(users, n, seed) for n, seed in ((40, 1), (90, 1), (40, 2)))
+    assert small.dtype == users.dtype and (np.diff(small) > 0).all()
+    assert set(small) < set(large) < set(users) and set(small) != set(other)
+    assert small.tolist() == draw_users(users.copy(), 40, 1).tolist()
+
+
+def test_the_order_of_events_does_not_matter(splits):
+    whole = load_holdout(splits["global-time"], "test")
+    backwards = Holdout("test", whole.history, whole.events.select(np.arange(len(whole.events))[::-1]), whole.as_of)
+    assert sample_holdout(backwards, 5, 3).users.tolist() == sample_holdout(whole, 5, 3).users.tolist()
+
+
+def test_every_user_is_as_likely_to_be_drawn():
+    """400 draws of 10 of 40 users: each is drawn 100 times, give or take five standard deviations of 8.7."""
+    drawn = np.concatenate([draw_users(np.arange(40), 10, seed) for seed in range(400)])
+    assert np.abs(np.bincount(drawn, minlength=40) - 100).max() < 5 * 8.7
+
+
+def test_a_sample_of_a_sample_is_not_drawn_by_the_same_numbers():
+    """The pools' users are drawn from the evaluated users with the same seed: again all are equally likely."""
+    counts = np.zeros(40)
+    for seed in range(400):
+        drawn = draw_users(np.arange(40), 20, seed)
+        counts[np.random.default_rng(seed).choice(drawn, 10, replace=False)] += 1
+    assert np.abs(counts - 100).max() < 5 * 8.7
+
+
+@pytest.mark.parametrize("protocol", PROTOCOL_RULES)
+def test_held_out_users_are_those_of_the_holdout(splits, protocol):
+    for phase in PROTOCOL_RULES[protocol].phases:
+        users, expected = held_out_users(splits[protocol], phase), load_holdout(splits[protocol], phase).users
+        assert users.dtype == expected.dtype and users.tolist() == expected.tolist()
+
+
+def test_a_sample_in_words():
+    sample = {"users": 50_000, "of": 138_493, "seed": 42}
+    assert describe_sample(sample) == "a random sample of 50,000 of 138,493 users"

@@ -19,3 +19,13 @@ def test_points_are_the_means_and_the_best_on_validation_is_highlighted(tiny_run
     assert [line.get_xdata()[0] for line in means] == [system["ndcg@5"] for system in results["systems"].values()]
     colours = [HIGHLIGHT if name == results["best_on_validation"] else COLOURS[0] for name in results["systems"]]
     assert [line.get_color() for line in means] == colours
+
+
+@pytest.mark.parametrize("segment", ["all", "warm"])
+def test_the_title_says_who_was_evaluated(tiny_run, sampled_run, segment):
+    whole, part = (
+        plot_comparison(results["leave-last-out"], segment=segment).get_suptitle()
+        for _, results in (tiny_run, sampled_run)
+    )
+    assert "users; 95 % intervals" in whole and "sample" not in whole
+    assert "users from a random sample of 8 of 80 users;\n95 % intervals" in part

@@ -1,12 +1,14 @@
 """The results file and the metrics per user behind it."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import tiny_settings
 
-from movierec.artifacts import paths
-from movierec.config import ConfigError
-from movierec.evaluation.results import publish, read_results, read_user_metrics
+from movierec.artifacts import Artifact, paths
+from movierec.config import PROTOCOLS, ConfigError, DataError
+from movierec.data.holdout import draw_users, load_holdout
+from movierec.evaluation.results import load_evaluation_set, publish, read_results, read_user_metrics
 from movierec.opening import open_run
 
 
@@ -59,3 +61,43 @@ def test_published_files_are_replaced_only_if_they_differ(finished, tmp_path):
 def test_pool_sizes_must_rise(tmp_path):
     with pytest.raises(ConfigError, match="pool_sizes must rise"):
         tiny_settings(tmp_path, pool_sizes=(200, 100))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_sampled_users_have_the_metrics_that_they_have_among_all(tiny_run, sampled_run, protocol):
+    """Only who counts differs: ranking, novelty and popularity are still those of the whole catalogue and all users."""
+    metrics = ["ndcg@5", "recall@20", "novelty@5", "popularity_lift@5", "serendipity@5", "genre_diversity@5"]
+    whole, part = (
+        read_user_metrics(open_run(settings, protocol)["evaluation"].path / "users.parquet", metrics)
+        for settings, _ in (tiny_run, sampled_run)
+    )
+    for metric in metrics:
+        assert 0 < len(part[metric]) < len(whole[metric])
+        pd.testing.assert_frame_equal(part[metric], whole[metric].loc[part[metric].index], check_exact=True)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_results_of_a_sample_say_so(tiny_run, sampled_run, protocol):
+    whole, part = (results[protocol] for _, results in (tiny_run, sampled_run))
+    with_events = whole["protocol"]["test"]["users_with_events"]
+    assert "user_sample" not in whole["protocol"]
+    assert part["protocol"]["user_sample"] == {"users": 8, "of": with_events, "seed": 42}
+    test = part["protocol"]["test"]
+    assert test["users_with_events"] == 8 >= test["users_evaluated"] == part["systems"]["als"]["n_users"]
+    assert part["config"]["evaluation_users"] == 8
+    assert part["pools"]["n_users"] <= 8 and part["best_on_validation"] == whole["best_on_validation"]
+    assert part["protocol"]["items_in_history"] == whole["protocol"]["items_in_history"]
+
+
+def test_a_sample_without_anything_relevant_is_an_error(tiny_run):
+    """Lists of one user whose only test event wasn't liked."""
+    settings, _ = tiny_run
+    artifacts = open_run(settings, "leave-last-out")
+    lists, split = artifacts["lists"], artifacts["split"]
+    irrelevant = set(load_holdout(split, "test").users) - set(load_holdout(split, "test").evaluated_users)
+    users = load_holdout(split, "test").users
+    seed = next(seed for seed in range(1_000) if draw_users(users, 1, seed)[0] in irrelevant)
+    config = lists.manifest["config"] | {"evaluation_users": 1, "seed": seed}
+    of_one = Artifact(lists.path, lists.manifest | {"config": config}, built=False)
+    with pytest.raises(DataError, match=r"no user of tiny .* a random sample of 1 of 80 users \(--all-users"):
+        load_evaluation_set(settings, artifacts["data"], split, of_one)

@@ -14,6 +14,7 @@ from movierec.evaluation.runs import (
     changed_settings,
     compare_runs,
     find_run,
+    have_different_samples,
     metrics_table,
     read_runs,
     run_metrics,
@@ -104,6 +105,39 @@ def test_runs_over_other_users_are_not(settings, two):
         assert "difference" not in compare_runs(settings, names, "ndcg@5").columns.get_level_values(0)
     by_segment = compare_runs(settings, [two[0], other], "ndcg@5", "warm")
     assert np.isfinite(by_segment.xs("value", axis=1, level=1).to_numpy()).all()
+
+
+@pytest.fixture(scope="module")
+def sampled(settings, sampled_run):
+    """The name of the same run on a sample of its users, saved beside the others."""
+    own, _ = sampled_run
+    evaluation = open_run(own, "leave-last-out")["evaluation"]
+    return save_run(settings, evaluation)
+
+
+def test_runs_say_which_sample_they_are_of(settings, two, sampled):
+    assert find_run(settings, sampled)["user_sample"] == {"users": 8, "of": 80, "seed": 42}
+    assert not isinstance(find_run(settings, two[0])["user_sample"], dict)
+    assert json.loads(find_run(settings, sampled)["changed"])["evaluation_users"] == 8
+
+
+def test_a_run_of_an_earlier_version_is_of_all_users(settings, two):
+    file = paths(settings).runs / two[1] / "run.json"
+    run = json.loads(file.read_text())
+    write_json(file, {name: value for name, value in run.items() if name != "user_sample"})
+    assert not isinstance(find_run(settings, two[1])["user_sample"], dict)
+    assert not have_different_samples([find_run(settings, name) for name in two])
+
+
+def test_runs_over_different_samples_are_not_compared_user_by_user(settings, two, sampled):
+    first, other = find_run(settings, two[0]), read_runs(settings, protocol="global-time").iloc[0]
+    found = find_run(settings, sampled)
+    assert "difference" not in compare_runs(settings, [two[0], sampled], "ndcg@5").columns.get_level_values(0)
+    assert have_different_samples([first, found]) and not have_different_samples([found, found])
+    assert not have_different_samples([other, found])  # another protocol has other users anyway
+    other_seed = found.copy()
+    other_seed["user_sample"] = found["user_sample"] | {"seed": 43}
+    assert have_different_samples([found, other_seed])
 
 
 def test_unknown_names_are_errors_with_a_hint(settings, two):

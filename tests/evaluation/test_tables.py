@@ -1,6 +1,12 @@
 """Tables, marks and Markdown of results."""
 
-from movierec.evaluation.tables import as_markdown, comparison_table, comparison_text, significance_marks
+from movierec.evaluation.tables import (
+    as_markdown,
+    comparison_table,
+    comparison_text,
+    describe_users,
+    significance_marks,
+)
 
 
 def test_marks():
@@ -29,3 +35,11 @@ def test_text_becomes_a_markdown_table(tiny_run):
     first = [line.split(" | ")[0] for line in lines]
     assert first == ["| system", "| ---", *(f"| {name}" for name in results["systems"])]
     assert len({line.count("|") for line in lines}) == 1
+
+
+def test_users_in_words(tiny_run, sampled_run):
+    whole, part = (results["leave-last-out"] for _, results in (tiny_run, sampled_run))
+    assert describe_users(whole) == f"{whole['systems']['als']['n_users']} users"
+    n_users = part["systems"]["als"]["n_users"]
+    assert describe_users(part) == f"{n_users} users from a random sample of 8 of 80 users"
+    assert describe_users(part, 1_234) == "1,234 users from a random sample of 8 of 80 users"
