@@ -71,6 +71,8 @@ class StageRunner:
 
 # %% ../nbs/90_pipeline.ipynb #d0905096
 STEPS = ("ingest", "interactions", "splits", "sources", "rankers", "lists", "evaluation", "serving")
+
+# %% ../nbs/90_pipeline.ipynb #3780d3a9
 EVALUATION_STEPS = ("lists", "evaluation") # not needed to serve
 
 # %% ../nbs/90_pipeline.ipynb #55d8562f
@@ -84,8 +86,8 @@ def _check_last_step(until: str, serving_only: bool) -> None:
     if until not in STEPS:
         raise NotFoundError(f"there is no step {until}{did_you_mean(until, STEPS)}: there are {', '.join(STEPS)}")
     if serving_only and until in EVALUATION_STEPS:
-        raise NotFoundError(f"--serving-only leaves out {' and '.join(EVALUATION_STEPS)}, so there is no step {until} "
-                            "to stop after: without --serving-only there is")
+        others = ", ".join(step for step in STEPS if step not in EVALUATION_STEPS)
+        raise NotFoundError(f"--serving-only leaves out the step {until}: there are {others}")
 
 # %% ../nbs/90_pipeline.ipynb #cbe59fee
 def fetch(

@@ -671,5 +671,5 @@ def test_inspect_ingest_and_stop(tmp_path, run_here):
     assert (tmp_path / "data" / "processed" / "Meine-Liste" / "tables" / "ratings.parquet").exists()
     fails(run_here("run", "--dataset", "Meine-Liste", "--until", "evening", *where), "no step evening")
     both = ("--serving-only", "--until", "evaluation")
-    fails(run_here("run", "--dataset", "Meine-Liste", *both, *where), "--serving-only leaves out lists and evaluation")
+    fails(run_here("run", "--dataset", "Meine-Liste", *both, *where), "--serving-only leaves out the step evaluation")
     fails(run_here("run", "--implicit", *where), "--implicit describe files of your own: they need --ratings")

@@ -644,5 +644,5 @@ def test_a_run_stops_where_it_is_told(archive, tmp_path, until, made):
     assert [name for name, folder in steps.items() if folder.exists()] == reached and not where.models.exists()
     with pytest.raises(NotFoundError, match=r"no step split \(did you mean splits\?\)"):
         run(settings, archive, until="split")
-    with pytest.raises(NotFoundError, match="leaves out lists and evaluation, so there is no step lists"):
+    with pytest.raises(NotFoundError, match="--serving-only leaves out the step lists: there are ingest"):
         run(settings, archive, until="lists", serving_only=True)
