@@ -47,12 +47,13 @@ $(VENV)/.installed-app: $(BIN)/python $(SETUP)
 	@$(PIP) install -q -c constraints.txt -e '.[app]'
 	@touch $@ $(VENV)/.installed
 
+# nothing is evaluated for these two: `make run` does that, from where they have stopped
 api: $(VENV)/.installed-app ## the REST API over the bundled data, on http://127.0.0.1:8000
-	@$(LOCAL_RESULTS) $(BIN)/movierec run
+	@$(BIN)/movierec run --serving-only
 	@$(BIN)/movierec api
 
 app: $(VENV)/.installed-app ## the page of recommendations over the bundled data, on http://127.0.0.1:8866, with the API behind it
-	@$(LOCAL_RESULTS) $(BIN)/movierec run
+	@$(BIN)/movierec run --serving-only
 	@$(BIN)/movierec app
 
 test: $(VENV)/.installed-dev ## all tests, fast ones first, then whole runs and all notebooks

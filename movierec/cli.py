@@ -5,21 +5,21 @@
 # %% auto #0
 __all__ = ['app', 'DatasetOption', 'ProtocolOption', 'DataDirOption', 'ReportsDirOption', 'ConfigOption', 'SetOption',
            'SourceOption', 'RatingsOption', 'MoviesOption', 'ColumnsOption', 'OnBadRowsOption', 'RunProtocolOption',
-           'AllUsersOption', 'UntilOption', 'MemoryLimitOption', 'TimezoneOption', 'TimeFormatOption',
-           'RatingScaleOption', 'ImplicitOption', 'EncodingOption', 'FilesArgument', 'UserIdOption', 'RecommendKOption',
-           'RecommendSystemOption', 'RecommendProtocolOption', 'DebugOption', 'ImportFileArgument', 'ImportNameOption',
-           'YesOption', 'ImportTimeFormatOption', 'RemoveOption', 'UsersDatasetOption', 'CompareProtocolOption',
-           'SystemsOption', 'RelevantOption', 'TiesOption', 'CompareTargetOption', 'NamesOption', 'MetricOption',
-           'SegmentOption', 'RunsProtocolOption', 'RunsDatasetOption', 'UserContextOption', 'AOption', 'BOption',
-           'SimulateProtocolOption', 'SimulateKOption', 'PatienceOption', 'PClickOption', 'PNoiseOption',
-           'TrialsOption', 'ApiHostOption', 'ApiPortOption', 'WorkersOption', 'UntilEofOption', 'AppHostOption',
-           'AppPortOption', 'ApiUrlOption', 'OpenBrowserOption', 'LimitOption', 'RefreshOption', 'SizeOption',
-           'ExportProtocolOption', 'ExportSplitTargetOption', 'ExportRecommendationsTargetOption',
-           'ExportRecommendationsSystemOption', 'ExportRecommendationsKOption', 'NameOption', 'SynthesizeTargetOption',
-           'LikeOption', 'ScaleOption', 'SeedOption', 'LONG_COMMANDS', 'command_settings', 'run', 'ingest', 'inspect',
-           'recommend', 'import_ratings', 'users', 'compare', 'runs', 'ablate', 'tune', 'simulate', 'api', 'show_app',
-           'posters', 'export_split', 'export_recommendations', 'download', 'synthesize', 'datasets', 'info', 'run_cli',
-           'main']
+           'AllUsersOption', 'UntilOption', 'MemoryLimitOption', 'ServingOnlyOption', 'TimezoneOption',
+           'TimeFormatOption', 'RatingScaleOption', 'ImplicitOption', 'EncodingOption', 'FilesArgument', 'UserIdOption',
+           'RecommendKOption', 'RecommendSystemOption', 'RecommendProtocolOption', 'DebugOption', 'ImportFileArgument',
+           'ImportNameOption', 'YesOption', 'ImportTimeFormatOption', 'RemoveOption', 'UsersDatasetOption',
+           'CompareProtocolOption', 'SystemsOption', 'RelevantOption', 'TiesOption', 'CompareTargetOption',
+           'NamesOption', 'MetricOption', 'SegmentOption', 'RunsProtocolOption', 'RunsDatasetOption',
+           'UserContextOption', 'AOption', 'BOption', 'SimulateProtocolOption', 'SimulateKOption', 'PatienceOption',
+           'PClickOption', 'PNoiseOption', 'TrialsOption', 'ApiHostOption', 'ApiPortOption', 'WorkersOption',
+           'UntilEofOption', 'AppHostOption', 'AppPortOption', 'ApiUrlOption', 'OpenBrowserOption', 'LimitOption',
+           'RefreshOption', 'SizeOption', 'ExportProtocolOption', 'ExportSplitTargetOption',
+           'ExportRecommendationsTargetOption', 'ExportRecommendationsSystemOption', 'ExportRecommendationsKOption',
+           'NameOption', 'SynthesizeTargetOption', 'LikeOption', 'ScaleOption', 'SeedOption', 'LONG_COMMANDS',
+           'command_settings', 'run', 'ingest', 'inspect', 'recommend', 'import_ratings', 'users', 'compare', 'runs',
+           'ablate', 'tune', 'simulate', 'api', 'show_app', 'posters', 'export_split', 'export_recommendations',
+           'download', 'synthesize', 'datasets', 'info', 'run_cli', 'main']
 
 # %% ../nbs/93_cli.ipynb #cf7e14b9
 import json
@@ -166,6 +166,41 @@ def _print_run(
     user = pipeline.example_user(settings)
     out.print(f"Next: {command_name()} recommend --user-id {user} -k 10{options}", soft_wrap=True)
 
+# %% ../nbs/93_cli.ipynb #90862012
+def _print_served(settings: Settings, seconds: float, options: str) -> None:
+    "Print what is served after a run that only serves, how to evaluate it, and what to type next."
+    from movierec import opening, pipeline
+
+    serving = opening.open_serving(settings)
+    out.print(
+        f"\nReady to serve {settings.dataset}: {serving.system}, best on validation under {serving.protocol}. "
+        f"{seconds:.1f} s in all. Log: {log_location()}",
+        soft_wrap=True,
+    )
+    try:
+        opening.open_run(settings, serving.protocol)
+    except MovierecError as error:
+        out.print(f"Note: {error}", soft_wrap=True)
+    user = pipeline.example_user(settings)
+    commands = (f"api{options}", f"app{options}", f"recommend --user-id {user} -k 10{options}")
+    out.print("Next: " + ", ".join(f"{command_name()} {command}" for command in commands), soft_wrap=True)
+
+# %% ../nbs/93_cli.ipynb #fe90e180
+def _location_options(
+    settings: Settings,
+    data_dir: Path | None, # as given
+    reports_dir: Path | None,
+    config: Path | None,
+) -> str: # each with a space before it
+    "Return the options with which another command finds what a run has made."
+    given = {
+        "--dataset": None if settings.dataset == "ml-latest-small" else settings.dataset,
+        "--data-dir": data_dir,
+        "--reports-dir": reports_dir,
+        "--config": config,
+    }
+    return "".join(f" {name} {value}" for name, value in given.items() if value is not None)
+
 # %% ../nbs/93_cli.ipynb #603df496
 SourceOption = Annotated[
     Path | None,
@@ -219,6 +254,15 @@ MemoryLimitOption = Annotated[
         "--memory-limit",
         help="How much memory it may take, as 4GB; slower, with the same results.",
         show_default="none",
+    ),
+]
+
+# %% ../nbs/93_cli.ipynb #3639aa3e
+ServingOnlyOption = Annotated[
+    bool,
+    typer.Option(
+        "--serving-only",
+        help="Only what the API and the app need: one protocol (global-time), no test lists, no evaluation.",
     ),
 ]
 
@@ -283,6 +327,7 @@ def run(
     protocol: RunProtocolOption = None,
     all_users: AllUsersOption = False,
     until: UntilOption = None,
+    serving_only: ServingOnlyOption = False,
     memory_limit: MemoryLimitOption = None,
     data_dir: DataDirOption = None,
     reports_dir: ReportsDirOption = None,
@@ -312,18 +357,15 @@ def run(
     from movierec import pipeline
 
     with logged_progress(settings) as progress:
-        results = pipeline.run(settings, given, progress, until or pipeline.STEPS[-1])
+        results = pipeline.run(settings, given, progress, until or pipeline.STEPS[-1], serving_only)
     if until is not None and until not in ("evaluation", "serving"):
         out.print(f"\nStopped after {until}; the next run goes on from there. Log: {log_location()}", soft_wrap=True)
         return
-    shown = {
-        "--dataset": None if settings.dataset == "ml-latest-small" else settings.dataset,
-        "--data-dir": data_dir,
-        "--reports-dir": reports_dir,
-        "--config": config,
-    }
-    options = "".join(f" {name} {value}" for name, value in shown.items() if value is not None)
-    _print_run(settings, results, time.perf_counter() - started, options)
+    seconds, options = time.perf_counter() - started, _location_options(settings, data_dir, reports_dir, config)
+    if serving_only:
+        _print_served(settings, seconds, options)
+    else:
+        _print_run(settings, results, seconds, options)
 
 # %% ../nbs/93_cli.ipynb #be9baeca
 @app.command()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['check_system', 'check_protocol', 'has_times', 'served_protocols', 'check_served_protocol', 'datasets', 'open_data',
-           'RunArtifacts', 'open_run', 'check_system_of_run', 'default_protocol', 'ServingArtifacts', 'open_serving',
-           'open_fitted']
+           'TrainedArtifacts', 'open_trained', 'RunArtifacts', 'open_run', 'check_system_of_run', 'default_protocol',
+           'ServingArtifacts', 'open_serving', 'open_fitted']
 
 # %% ../nbs/59b_opening.ipynb #6601585d
 from dataclasses import dataclass
@@ -81,48 +81,70 @@ def open_data(settings: Settings) -> Artifact: # users, items, interactions
     return open_artifact(paths(settings).interactions, missing)
 
 # %% ../nbs/59b_opening.ipynb #65b22dee
-class RunArtifacts(TypedDict):
-    "The artifacts of a finished run under a protocol."
+class TrainedArtifacts(TypedDict):
+    "What a run has trained and chosen under a protocol, evaluated on test data or not."
     data: Artifact
     split: Artifact
     rankers: Artifact | None # None under a protocol that trains none
-    lists: Artifact
-    evaluation: Artifact
+    choice: Artifact # has the validation metrics and the best system: the rankers, or the lists where there are none
 
 # %% ../nbs/59b_opening.ipynb #4b4d5145
-def open_run(
+def open_trained(
     settings: Settings,
     protocol: str, # one of `PROTOCOL_RULES`
-) -> RunArtifacts:
-    "Open a finished run; raises `NotFoundError` if it is missing, `ArtifactError` if its parts don't belong together."
+) -> TrainedArtifacts:
+    """Open what a run has trained under a protocol.
+
+    Raises `NotFoundError` if it is missing, `ArtifactError` if its parts don't belong together."""
     data, where = open_data(settings), paths(settings)
     missing = (
         f"{settings.dataset} hasn't been run under {protocol} yet: "
         f"`movierec run --dataset {settings.dataset} --protocol {protocol}` does it"
     )
     split = open_artifact(where.split(protocol), missing, interactions=data)
-    rankers, trained = None, {}
-    if "tuning" in PROTOCOL_RULES[protocol].phases:
-        rankers = open_artifact(where.rankers(protocol), missing, split=split)
-        trained = {"rankers": rankers}
-    lists = open_artifact(where.lists(protocol), missing, split=split, **trained)
-    place = where.evaluation(protocol, settings.relevant)
-    evaluation = open_artifact(place, missing, split=split, **trained, lists=lists)
-    return {"data": data, "split": split, "rankers": rankers, "lists": lists, "evaluation": evaluation}
+    if "tuning" not in PROTOCOL_RULES[protocol].phases:
+        lists = open_artifact(where.lists(protocol), missing, split=split)
+        return {"data": data, "split": split, "rankers": None, "choice": lists}
+    rankers = open_artifact(where.rankers(protocol), missing, split=split)
+    return {"data": data, "split": split, "rankers": rankers, "choice": rankers}
+
+# %% ../nbs/59b_opening.ipynb #b26d6101
+class RunArtifacts(TrainedArtifacts):
+    "The artifacts of a finished run under a protocol."
+    lists: Artifact
+    evaluation: Artifact
+
+# %% ../nbs/59b_opening.ipynb #e00d7d4c
+def open_run(
+    settings: Settings,
+    protocol: str, # one of `PROTOCOL_RULES`
+) -> RunArtifacts:
+    """Open a finished run, evaluation included.
+
+    Raises `NotFoundError` if it is missing, `ArtifactError` if its parts don't belong together."""
+    trained, where = open_trained(settings, protocol), paths(settings)
+    options = f"--dataset {settings.dataset} --protocol {protocol}"
+    if settings.relevant != "liked":
+        options += f" --set relevant={settings.relevant}"
+    missing = f"{settings.dataset} hasn't been evaluated under {protocol} yet: `movierec run {options}` does it"
+    made_from = {"split": trained["split"]}
+    if trained["rankers"] is not None:
+        made_from["rankers"] = trained["rankers"]
+    lists = open_artifact(where.lists(protocol), missing, **made_from)
+    evaluation = open_artifact(where.evaluation(protocol, settings.relevant), missing, **made_from, lists=lists)
+    return {**trained, "lists": lists, "evaluation": evaluation}
 
 # %% ../nbs/59b_opening.ipynb #fdcae957
 def check_system_of_run(
     settings: Settings,
     system: str,
-    artifacts: RunArtifacts, # from `open_run`
+    artifacts: TrainedArtifacts, # from `open_trained` or `open_run`
 ) -> str:
-    "Return the name of a system that a run has evaluated; raises `NotFoundError` for any other."
-    rankers = artifacts["rankers"]
-    if check_system(system) in RANKERS and rankers is None:
+    "Return the name of a system that a run has fitted; raises `NotFoundError` for any other."
+    if check_system(system) in RANKERS and artifacts["rankers"] is None:
         protocol = artifacts["split"].manifest["contents"]["protocol"]
         raise NotFoundError(f"{protocol} trains no rankers, so it has no {system}")
-    evaluated = (rankers or artifacts["lists"]).manifest["contents"]["validation"]
-    if system not in evaluated:
+    if system not in artifacts["choice"].manifest["contents"]["validation"]:
         raise NotFoundError(
             f"{settings.dataset} was run without {system}: "
             f"`movierec run --dataset {settings.dataset} --set {system}.enabled=true` fits it"
@@ -176,11 +198,14 @@ def open_serving(
     Raises `NotFoundError` for what hasn't been run, `ArtifactError` if rankers and sources don't belong together."""
     data, where = open_data(settings), paths(settings)
     protocol = check_served_protocol(settings, protocol or default_protocol(settings))
-    artifacts = open_run(settings, protocol)
-    choice = artifacts["rankers"] or artifacts["lists"]
+    artifacts = open_trained(settings, protocol)
+    choice = artifacts["choice"]
     best = choice.manifest["contents"]["best_on_validation"]
     system = check_system_of_run(settings, system or best, artifacts)
-    missing = f"{settings.dataset} can't be served yet: `movierec run --dataset {settings.dataset}` does it"
+    missing = (
+        f"{settings.dataset} can't be served yet: "
+        f"`movierec run --dataset {settings.dataset} --serving-only` fits what is missing"
+    )
     sources = open_artifact(where.serving, missing, interactions=data)
     histories = open_artifact(where.histories, missing, interactions=data)
     trained_over = open_artifact(where.sources(protocol, "validation"), missing, interactions=data)

@@ -328,7 +328,7 @@ def test_the_command_without_arguments_shows_its_help():
 
 
 def test_a_run_of_your_own_files(tmp_path):
-    """Text ids, no ratings, ISO times, default settings: a whole run, a second, fast one, and a recommendation."""
+    """Text ids, no ratings, ISO times, default settings: served first, then a whole run, and a second, fast one."""
     archive = write_archive(tmp_path / "archive", n_users=60)
     rows = [line.split(",") for line in (archive / "ratings.csv").read_text().splitlines()[1:]]
     lines = [
@@ -337,20 +337,22 @@ def test_a_run_of_your_own_files(tmp_path):
     ]
     (tmp_path / "plays.csv").write_text("who,what,when\n" + "".join(lines))
     common = ("--data-dir", tmp_path / "data", "--reports-dir", tmp_path / "reports")
-    done = movierec(
-        "run",
-        "--ratings",
-        tmp_path / "plays.csv",
-        "--columns",
-        "user=who,item=what,time=when",
-        *common,
-        cwd=tmp_path,
-    )
+    command = ("run", "--ratings", tmp_path / "plays.csv", "--columns", "user=who,item=what,time=when", *common)
+    done = movierec(*command, "--serving-only", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Ready to serve plays: " in done.stdout and "best on validation under global-time" in done.stdout
+    assert "Note: plays hasn't been evaluated under global-time yet: `movierec run --dataset plays" in done.stdout
+    assert "api --dataset plays" in done.stdout and "app --dataset plays" in done.stdout
+    assert "--user-id person-1 -k 10 --dataset plays" in done.stdout
+    assert "person-7" in movierec("recommend", "--dataset", "plays", "--user-id", "person-7", *common).stdout
+    done = movierec(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "plays, global-time, test" in done.stdout and "ranked_v2" in done.stdout and "Next: " in done.stdout
     assert (tmp_path / "reports" / "results" / "plays" / "leave-last-out.json").is_file()
     again = movierec("run", "--dataset", "plays", *common, cwd=tmp_path)
     assert again.returncode == 0 and "✓" not in again.stdout and again.stdout.count("up to date") == 20
+    served = movierec("run", "--dataset", "plays", "--serving-only", *common, cwd=tmp_path)
+    assert "✓" not in served.stdout and "Ready to serve plays" in served.stdout and "Note" not in served.stdout
     next_command = next(line for line in again.stdout.splitlines() if line.startswith("Next: "))
     assert "--user-id person-1 -k 10 --dataset plays" in next_command
     done = movierec("recommend", "--dataset", "plays", "--user-id", "person-7", "-k", 3, *common)
@@ -710,4 +712,6 @@ def test_inspect_ingest_and_stop(tmp_path, run_here):
     assert done.returncode == 0 and "Stopped after ingest" in done.stdout
     assert (tmp_path / "data" / "processed" / "Meine-Liste" / "tables" / "ratings.parquet").exists()
     fails(run_here("run", "--dataset", "Meine-Liste", "--until", "evening", *where), "no step evening")
+    both = ("--serving-only", "--until", "evaluation")
+    fails(run_here("run", "--dataset", "Meine-Liste", *both, *where), "--serving-only leaves out the step evaluation")
     fails(run_here("run", "--implicit", *where), "--implicit describe files of your own: they need --ratings")

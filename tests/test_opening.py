@@ -1,5 +1,6 @@
 """Opening a run checks names first, and then that its artifacts belong together."""
 
+import shutil
 
 import pytest
 from helpers import copy_of_run, tiny_settings, write_archive
@@ -16,6 +17,7 @@ from movierec.opening import (
     open_data,
     open_run,
     open_serving,
+    open_trained,
 )
 from movierec.stages import build_sources
 
@@ -30,10 +32,33 @@ def test_a_finished_run_is_opened(tiny_run):
     settings, results = tiny_run
     for protocol, result in results.items():
         artifacts = open_run(settings, protocol)
-        assert list(artifacts) == ["data", "split", "rankers", "lists", "evaluation"]
+        assert list(artifacts) == ["data", "split", "rankers", "choice", "lists", "evaluation"]
+        assert open_trained(settings, protocol)["choice"].key == artifacts["rankers"].key
         assert open_serving(settings, protocol=protocol).system == result["best_on_validation"]
     assert default_protocol(settings) == open_serving(settings).protocol == "global-time"
     assert datasets(settings) == ["tiny"]
+
+
+def test_serving_needs_neither_lists_nor_evaluation(tiny_run, own_run):
+    for folder in (paths(own_run).lists("global-time"), paths(own_run).evaluation("global-time")):
+        shutil.rmtree(folder.parent)
+    assert open_serving(own_run).key == open_serving(tiny_run[0]).key
+    assert check_system_of_run(own_run, "ranked_v3", open_trained(own_run, "global-time")) == "ranked_v3"
+    evaluate = "`movierec run --dataset tiny --protocol global-time`"
+    with pytest.raises(NotFoundError, match=f"tiny hasn't been evaluated under global-time yet: {evaluate} does it"):
+        open_run(own_run, "global-time")
+    with pytest.raises(NotFoundError, match="--protocol global-time --set relevant=all`"):
+        open_run(tiny_run[0].model_copy(update={"relevant": "all"}), "global-time")
+
+
+def test_what_is_missing_for_serving_is_named_with_its_command(own_run):
+    shutil.rmtree(paths(own_run).serving)
+    with pytest.raises(NotFoundError, match="tiny can't be served yet: `movierec run --dataset tiny --serving-only`"):
+        open_serving(own_run)
+    shutil.rmtree(paths(own_run).rankers("global-time"))
+    with pytest.raises(NotFoundError, match="tiny hasn't been run under global-time yet"):
+        open_serving(own_run, protocol="global-time")
+    assert default_protocol(own_run) == "leave-last-out", "whose rankers are still there"
 
 
 def test_precomputed_recommendations_are_opened_only_with_what_they_were_made_from(tiny_run):

@@ -125,6 +125,46 @@ def test_a_second_run_has_nothing_to_do(tiny_run):
     assert recorder.built == [] and len(recorder.skipped) == 20
 
 
+def test_a_run_that_only_serves_is_the_beginning_of_a_whole_one(tiny_run, archive, tmp_path):
+    settings, only, whole = tiny_settings(tmp_path), Recorder(), Recorder()
+    assert run(settings, archive, only, serving_only=True) == {}
+    assert only.built == [
+        "ingest",
+        "interactions",
+        "global-time: split",
+        "global-time: sources for tuning",
+        "global-time: sources on train",
+        "global-time: rankers",
+        "serving: histories",
+        "serving: sources on all events",
+        "serving: precomputed recommendations",
+    ]
+    assert not paths(settings).results.exists() and not paths(settings).runs.exists()
+    assert recommend(settings, 7).table.equals(recommend(tiny_run[0], 7).table)
+    assert sum(export_run_split(settings, "global-time", tmp_path / "split").values()) == 3200
+    with pytest.raises(NotFoundError, match="tiny hasn't been evaluated under global-time yet: `movierec run"):
+        export_run_recommendations(settings, "global-time", "als", 5, tmp_path / "x.parquet")
+    run(settings, archive, whole)
+    assert whole.skipped == only.built, "nothing is made twice"
+    assert published(settings) == published(tiny_run[0])
+
+
+def test_a_run_that_only_serves_has_nothing_to_do_after_a_whole_one(tiny_run):
+    recorder = Recorder()
+    run(tiny_run[0], None, recorder, serving_only=True)
+    assert recorder.built == [] and len(recorder.skipped) == 9
+
+
+def test_a_run_that_only_serves_takes_the_protocol_that_was_named(tiny_run, tmp_path):
+    own = copy_of_run(tiny_run[0], tmp_path, protocol="leave-last-out")
+    recorder = Recorder()
+    run(own, None, recorder, serving_only=True)
+    assert "leave-last-out: rankers" in recorder.skipped
+    assert not any(stage.startswith("global-time") for stage in recorder.skipped + recorder.built)
+    with pytest.raises(NotFoundError, match="strong-generalization only measures tiny"):
+        run(own.model_copy(update={"protocol": "strong-generalization"}), None, recorder, serving_only=True)
+
+
 def test_a_changed_setting_reruns_what_depends_on_it(tiny_run, tmp_path):
     ranker = TINY["ranker"] | {"max_iter": 12}
     changed = copy_of_run(tiny_run[0], tmp_path, protocol="global-time", ranker=ranker)
@@ -615,11 +655,16 @@ def test_data_without_times_are_measured_and_served_without_rankers(tmp_path):
     with pytest.raises(DataError, match="pairs has no times, and global-time splits by time"):
         run(settings.model_copy(update={"protocol": "global-time"}), own)
     assert not paths(settings).models.exists(), "nothing was fitted"
-    results = run(settings, own)
+    assert run(settings, own, serving_only=True) == {}
+    served = recommend(settings, 7, 5)
+    recorder = Recorder()
+    results = run(settings, own, recorder)
     assert list(results) == ["strong-generalization"]
+    assert recorder.built == ["strong-generalization: evaluation", "feature tables"]
     best = results["strong-generalization"]["best_on_validation"]
     found = recommend(settings, 7, 5)
     assert found.system == best and found.protocol == "strong-generalization" and len(found.table) == 5
+    assert served.table.equals(found.table), "by the same system, before it was evaluated"
     with pytest.raises(NotFoundError, match="only measures pairs"):
         recommend(settings, 7, 5, protocol="global-time")
 
@@ -635,3 +680,5 @@ def test_a_run_stops_where_it_is_told(archive, tmp_path, until, made):
     assert [name for name, folder in steps.items() if folder.exists()] == reached and not where.models.exists()
     with pytest.raises(NotFoundError, match=r"no step split \(did you mean splits\?\)"):
         run(settings, archive, until="split")
+    with pytest.raises(NotFoundError, match="--serving-only leaves out the step lists: there are ingest"):
+        run(settings, archive, until="lists", serving_only=True)

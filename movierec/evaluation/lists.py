@@ -247,15 +247,14 @@ def export_lists(
 
 # %% ../../nbs/60_evaluation.lists.ipynb #dbff0f59
 def export_test_users(
-    lists: Artifact, # from `build_lists`
     split: Artifact, # from `build_split`
     data: Artifact, # from `build_interactions`
+    config: dict[str, Any], # `evaluation_users` and `seed`, of the lists or of the settings
     out: Path, # Parquet file
 ) -> int: # rows
     """Write the users that lists were generated for as Parquet with the column userId.
 
     All users with a test event, or the random sample of them. Raises `DataError` if the file can't be written."""
-    config = lists.manifest["config"]
     drawn = draw_users(held_out_users(split, "test"), config["evaluation_users"], config["seed"])
     try:
         with connect(users=data.path / "users.parquet") as con, replace_file(out) as temporary:

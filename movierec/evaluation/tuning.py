@@ -19,7 +19,7 @@ from ..metrics import user_metrics
 from ..retrieval.fusion import USER_CONTEXTS
 from ..retrieval.hybrid import Hybrid
 from ..retrieval.top_k import top_k
-from ..opening import check_protocol, open_run
+from ..opening import check_protocol, open_trained
 
 # %% ../../nbs/65_evaluation.tuning.ipynb #2d0ddaa9
 def users_in_context(
@@ -135,7 +135,7 @@ def open_phases(
     protocol: str, # one of `PROTOCOLS`
 ) -> tuple[Settings, Artifact, dict[str, Artifact]]: # the run's settings; its split; phase → fitted sources
     "Open what a finished run knew before the test; raises `NotFoundError` if there is no such run."
-    artifacts = open_run(settings, check_protocol(protocol))
+    artifacts = open_trained(settings, check_protocol(protocol))
     split, rankers = artifacts["split"], artifacts["rankers"]
     if rankers is None:
         raise NotFoundError(f"{protocol} has no phase to tune on")

@@ -110,11 +110,11 @@ def test_pool_users_are_drawn_from_the_evaluated_users(finished):
 def test_exported_test_users_have_external_ids(sampled_run, tmp_path):
     artifacts = open_run(sampled_run[0], "global-time")
     lists, split, data = artifacts["lists"], artifacts["split"], artifacts["data"]
-    assert export_test_users(lists, split, data, tmp_path / "users.parquet") == 8
+    assert export_test_users(split, data, lists.manifest["config"], tmp_path / "users.parquet") == 8
     exported = query("SELECT * FROM u", u=tmp_path / "users.parquet")
     users = query("SELECT * FROM u ORDER BY user_idx", u=data.path / "users.parquet")["userId"]
     assert list(exported) == ["userId"]
     assert exported["userId"].tolist() == users[load_test_holdout(lists, split).users].tolist()
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="can't be written"):
-        export_test_users(lists, split, data, tmp_path / "file" / "users.parquet")
+        export_test_users(split, data, lists.manifest["config"], tmp_path / "file" / "users.parquet")

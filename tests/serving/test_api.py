@@ -98,6 +98,18 @@ def give(client, user, item, action, key=None):
     return client.post("/feedback", json=body | ({} if key is None else {"idempotency_key": key}))
 
 
+def test_an_evaluation_is_not_needed(settings, tmp_path):
+    mine = copy_of(settings, tmp_path)
+    for folder in (paths(mine).lists("global-time"), paths(mine).evaluation("global-time"), paths(mine).results):
+        shutil.rmtree(folder.parent)
+    with serving(mine) as client:
+        assert client.get("/health").json()["why"] is None
+        answer = client.get("/recommend/user/7", params={"k": 7}).json()
+        user = RecommenderService.open(settings).model.user_ids[7]
+        assert [movie["movieId"] for movie in answer["items"]] == recommend(settings, user, 7).table.movieId.tolist()
+        assert client.post("/home", json={"user_idx": 7}).status_code == client.get("/about").status_code == 200
+
+
 def test_lists_are_those_of_the_command(client, mine):
     model = RecommenderService.open(mine).model
     for user in (0, 79):
