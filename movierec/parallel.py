@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['single_blas_thread', 'Part', 'Result', 'cores', 'machine_memory_mb', 'resident_memory', 'peak_memory_mb',
-           'reset_peak_memory', 'SingleBlasThread', 'map_threads', 'register_mapped', 'release_memory', 'spill_to_disk',
-           'memory_limited']
+           'reset_peak_memory', 'SingleBlasThread', 'MemoryLimit', 'affordable_workers', 'map_threads',
+           'register_mapped', 'release_memory', 'spill_to_disk', 'memory_limited']
 
 # %% ../nbs/01_parallel.ipynb #99295b3f
 import ctypes
@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from threading import Event, Lock, Thread
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -84,6 +84,25 @@ class SingleBlasThread:
 # %% ../nbs/01_parallel.ipynb #46af737a
 single_blas_thread = SingleBlasThread()  # the limit is the process's, so there is one object
 
+# %% ../nbs/01_parallel.ipynb #f21fea13
+class MemoryLimit(NamedTuple):
+    "A limit in force."
+    size: int # bytes
+    spill: Path # folder for temporary files
+
+# %% ../nbs/01_parallel.ipynb #0cd3eb33
+_LIMITS: list[MemoryLimit] = []  # those in force, the innermost last
+
+# %% ../nbs/01_parallel.ipynb #0dace601
+def affordable_workers(
+    memory: int, # bytes that each needs at most; 0: hardly any
+) -> int: # at least 1
+    "Return how many workers to use: one for each core, or as many as a memory limit has room for."
+    if not _LIMITS or not memory:
+        return cores()
+    left = _LIMITS[-1].size - (resident_memory() or 0)
+    return max(1, min(cores(), left // memory))
+
 # %% ../nbs/01_parallel.ipynb #ffdf83d2
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -93,6 +112,7 @@ def map_threads(
     work: Callable[[Part], Result], # what to do with each part; must not depend on the order in which parts are done
     parts: Sequence[Part], # independent of the number of cores, or results would depend on it
     progress: Callable[[int, int], None] | None = None, # called with the number of parts done and of all parts
+    memory: int = 0, # bytes that a part needs at most: where memory is limited, fewer parts may run at once
 ) -> list[Result]: # the results, in the order of `parts`
     "Work on parts in parallel, one core each, with BLAS and OpenMP limited to one thread."
     def collected(finished: Iterable[Result]) -> list[Result]:
@@ -107,7 +127,7 @@ def map_threads(
         with single_blas_thread:
             return collected(map(work, parts))
     # the limit of OpenMP is a thread's own
-    threads = ThreadPoolExecutor(cores(), initializer=threadpool_limits, initargs=(1, "openmp"))
+    threads = ThreadPoolExecutor(affordable_workers(memory), initializer=threadpool_limits, initargs=(1, "openmp"))
     with single_blas_thread, threads as pool:
         return collected(pool.map(work, parts))
 
@@ -130,15 +150,14 @@ def release_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 # %% ../nbs/01_parallel.ipynb #c73cb1fa
-_SPILL_FOLDERS: list[Path] = []  # of the limits in force, the innermost last
 _SMALLEST_SPILL = 1 << 16  # bytes
 
 # %% ../nbs/01_parallel.ipynb #15f6980e
 def spill_to_disk(array: np.ndarray) -> np.ndarray: # read-only if it is on disk
     "Return the same array, in a mapped temporary file if memory is limited and the array is large."
-    if not _SPILL_FOLDERS or array.nbytes < _SMALLEST_SPILL:
+    if not _LIMITS or array.nbytes < _SMALLEST_SPILL:
         return array
-    folder = _SPILL_FOLDERS[-1]
+    folder = _LIMITS[-1].spill
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=folder) as file:
         array.tofile(file)
@@ -170,13 +189,13 @@ def memory_limited(
         yield
         return
     ended = Event()
-    _SPILL_FOLDERS.append(spill)
+    _LIMITS.append(MemoryLimit(limit, spill))
     if resident_memory() is not None:
         Thread(target=_watch_memory, args=(share * limit, ended), daemon=True).start()
     try:
         yield
     finally:
         ended.set()
-        _SPILL_FOLDERS.pop()
+        _LIMITS.pop()
         with suppress(OSError):  # it was never made, or another process uses it
             spill.rmdir()

@@ -1,13 +1,15 @@
 """Threads change no number, and memory that can be had again is given back."""
 
-from threading import Event
+from threading import Event, Lock
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
+from movierec import parallel
 from movierec.artifacts import read_arrays, write_arrays
 from movierec.parallel import (
+    affordable_workers,
     cores,
     map_threads,
     memory_limited,
@@ -86,3 +88,33 @@ def test_large_arrays_are_spilled_while_memory_is_limited(tmp_path):
         release_memory()
         assert np.array_equal(spilled, large)
     assert spill_to_disk(large) is large and np.array_equal(spilled, large)
+
+
+def test_on_many_cores_no_more_parts_run_at_once_than_memory_is_left_for(tmp_path, monkeypatch):
+    """As on a machine with sixteen cores."""
+    monkeypatch.setattr(parallel, "cores", lambda: 16)
+    running, most, lock, everybody = 0, 0, Lock(), Event()
+
+    def work(part: int) -> int:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+            if running == expected:
+                everybody.set()
+        everybody.wait(10)
+        with lock:
+            running -= 1
+        return part * part
+
+    left = 3_500_000_000
+    for limit, expected in ((None, 16), (resident_memory() + left, 3)):
+        running, most = 0, 0
+        everybody.clear()
+        with memory_limited(limit, tmp_path):
+            assert map_threads(work, range(32), memory=1_000_000_000) == [part * part for part in range(32)]
+        assert most == expected
+    with memory_limited(1, tmp_path):
+        assert affordable_workers(1_000) == 1, "one works even where there is no room"
+        assert affordable_workers(0) == 16
+

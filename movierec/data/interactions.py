@@ -203,8 +203,8 @@ class Interactions:
         "Return the events of some users, who are numbered from 0; of items, it knows what all events say."
         rows, events = self.events_of(users)
         kept = {name: getattr(self, name)[events] for name in EVENT_COLUMNS if name != "user_idx"}
-        population = {"n_users": len(users), "population_counts": self.item_counts}
-        return replace(self, user_idx=rows.astype(np.int32), **kept, **population)
+        own = replace(self, user_idx=rows.astype(np.int32), **kept, n_users=len(users))
+        return self.fold_in_users(own)
 
     def fold_in_users(self, events: "Interactions") -> "Interactions":
         "Return events of users outside this population (numbered by themselves) as a model fitted on it sees them."

@@ -150,7 +150,8 @@ def attributed_lists(
         batch = slice(start, start + batch_size)
         return attribute_batch(store, system, users[batch], k, as_of[batch])
 
-    batches = map_threads(attribute, range(0, max(len(users), 1), batch_size), progress)
+    memory = store.hybrid.builder.memory(batch_size)
+    batches = map_threads(attribute, range(0, max(len(users), 1), batch_size), progress, memory)
     return AttributedLists(*(np.concatenate(column) for column in zip(*batches, strict=True)))
 
 # %% ../../nbs/58_ranking.contributions.ipynb #60b37c8e

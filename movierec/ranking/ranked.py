@@ -67,7 +67,8 @@ def ranked_lists(
         batch = order[start : start + batch_size]
         return rank_batch(store, rankers, users[batch], k, as_of[batch])
 
-    batches = map_threads(rank, range(0, max(len(users), 1), batch_size), progress)
+    memory = store.hybrid.builder.memory(batch_size)
+    batches = map_threads(rank, range(0, max(len(users), 1), batch_size), progress, memory)
     place = np.argsort(order)
 
     def joined(name: str, part: int) -> np.ndarray:

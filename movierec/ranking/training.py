@@ -96,7 +96,7 @@ def label_candidates(
         for name, items in lists.items():
             items[batch] = own[name][0]
 
-    map_threads(label_batch, range(0, len(users), batch_size), progress)
+    map_threads(label_batch, range(0, len(users), batch_size), progress, builder.memory(batch_size))
     return result
 
 # %% ../../nbs/54_ranking.training.ipynb #37f8b446

@@ -42,6 +42,7 @@ from movierec.retrieval.recommender import (
     read_model_metadata,
 )
 from .sequential import Sequential
+from .top_k import DENSE_ITEMS
 
 # %% ../../nbs/42_retrieval.hybrid.ipynb #7c736dbc
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class PoolBuilder:
     depth: int # how many items each source proposes
     session_hours: float # see `user_contexts`
     new_user_events: int
+
+    def memory(self, n_users: int) -> int: # bytes
+        "Estimate what a batch of users needs at most: a table of scores for each source, and for what is merged."
+        return 4 * n_users * min(self.interactions.n_scored, DENSE_ITEMS) * (len(self.sources) + 3)
 
     def user_context(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray: # int8, n: index into `USER_CONTEXTS`
         "Tell what each user is doing; see `user_contexts`."
@@ -116,7 +121,7 @@ def build_pools(
         batch = slice(start, start + batch_size)
         pool.write(batch, builder.pool_and_lists(users[batch], as_of[batch], size)[0])
 
-    map_threads(build_batch, range(0, len(users), batch_size), progress)
+    map_threads(build_batch, range(0, len(users), batch_size), progress, builder.memory(batch_size))
     return pool
 
 # %% ../../nbs/42_retrieval.hybrid.ipynb #2e687fa0
@@ -145,7 +150,7 @@ def ranks_of_items(
         table = RankTable(len(users[batch]), n_items)
         return {name: table.ranks(ranked, cells) for name, ranked in lists.items()}
 
-    parts = map_threads(look_up, range(0, len(users), batch_size), progress)
+    parts = map_threads(look_up, range(0, len(users), batch_size), progress, builder.memory(batch_size))
     ranks = {name: np.zeros(len(rows), np.int16) for name in ("hybrid", *builder.sources)}
     for name, found in ranks.items():
         found[order] = np.concatenate([part[name] for part in parts]) if parts else 0

@@ -147,7 +147,8 @@ def transitions(
 
     pairs = np.concatenate([[0], np.cumsum(followers.reach(slice(None)), dtype=np.int64)])
     most_rows = max(1, 8_000_000 // max(n_items, 1))  # dense rows in memory at a time, for each thread
-    return map_threads(count, partition_by_work(pairs[starts], most_pairs, most_rows))
+    memory = 4 * most_rows * n_items * (len(weights) + 1)
+    return map_threads(count, partition_by_work(pairs[starts], most_pairs, most_rows), memory=memory)
 
 # %% ../../nbs/35_retrieval.sequential.ipynb #7da053e1
 def sparse_transitions(
