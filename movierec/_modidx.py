@@ -2739,6 +2739,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                'movierec.serving.user_ranking.similarity_parts': ( 'serving.user_ranking.html#similarity_parts',
                                                                                                    'movierec/serving/user_ranking.py')},
             'movierec.shards': { 'movierec.shards.ItemSide': ('shards.html#itemside', 'movierec/shards.py'),
+                                 'movierec.shards.ItemSide._timeline': ('shards.html#itemside._timeline', 'movierec/shards.py'),
+                                 'movierec.shards.ItemSide.at': ('shards.html#itemside.at', 'movierec/shards.py'),
                                  'movierec.shards.ItemSide.of': ('shards.html#itemside.of', 'movierec/shards.py'),
                                  'movierec.shards.ItemSide.open': ('shards.html#itemside.open', 'movierec/shards.py'),
                                  'movierec.shards.ItemSide.store_for': ('shards.html#itemside.store_for', 'movierec/shards.py'),

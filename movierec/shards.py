@@ -25,7 +25,8 @@ from .ranking.contributions import attributed_lists, find_seed_items
 from .ranking.feature_store import FeatureStore
 from .ranking.ranked import RankedSystem, ranked_lists
 from .ranking.ranker import Ranker, load_ranker, save_ranker
-from .ranking.timeline import Timeline, item_timeline
+from .ranking.features import ITEM_WINDOWS
+from .ranking.timeline import PointInTimeState, Timeline, item_timeline
 from .ranking.training import TrainingSet, label_candidates
 from .retrieval.hybrid import Hybrid
 from .retrieval.recommender import Recommender
@@ -117,16 +118,26 @@ class ItemSide:
         items = item_timeline(hybrid.interactions, half_life_days)
         return cls(FeatureStore(hybrid, half_life_days, items), rankers or {})
 
+    def at(self, as_of: int) -> Self: # seconds since 1970
+        "Return the same for a single prediction time: the state of every item is looked up once for all blocks."
+        hybrid, half_life_days = self.store.hybrid, self.store.half_life_days
+        snapshot = PointInTimeState.of(self._timeline, as_of, ITEM_WINDOWS)
+        return type(self)(FeatureStore(hybrid, half_life_days, snapshot), self.rankers)
+
+    @property
+    def _timeline(self) -> Timeline:
+        "The items' timeline; raises `TypeError` if only their state at one time is known."
+        if not isinstance(self.store.items, Timeline):
+            raise TypeError("this item side knows the items at one time only")
+        return self.store.items
+
     def write(self, folder: Path) -> None:
         "Write the item side for other processes."
         folder.mkdir(parents=True, exist_ok=True)
         self.store.hybrid.save(folder / "hybrid")
         for version, ranker in self.rankers.items():
             save_ranker(ranker, folder / "rankers" / version)
-        items = self.store.items
-        if not isinstance(items, Timeline):
-            raise TypeError("only an item side that knows the items at all times can be written")
-        _write_population(self.store.hybrid, items, folder)
+        _write_population(self.store.hybrid, self._timeline, folder)
 
     @classmethod
     def open(cls, folder: Path) -> Self:

@@ -257,7 +257,7 @@ def precompute(
         hybrid, n = Hybrid.load(sources.path, events), events.n_users
         half_life = choice.manifest["config"].get("half_life_days", settings.half_life_days)
         rankers = load_rankers(choice, settings.dataset) if best in RANKERS else {}
-        side, parts = ItemSide.of(hybrid, half_life, rankers), []
+        side, parts = ItemSide.of(hybrid, half_life, rankers).at(events.as_of), []
         for users in cut_users(np.arange(n)):
             block = UserBlock.of(events, users, np.full(len(users), events.as_of), hybrid.sources["als"].user_factors)
             progress = report_progress(report, f"recommending by {best}", len(users), before=int(users[0]), of=n)

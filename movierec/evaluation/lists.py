@@ -52,6 +52,9 @@ def iterate_lists(
     "Yield the lists of every system for all users with a held-out event, block by block."
     side, total = ItemSide.of(fitted, settings.half_life_days, rankers), len(holdout.users)
     factors = fitted.sources["als"].user_factors if holdout.training_events is None else None
+    times = np.unique(holdout.as_of[holdout.users])
+    if len(times) == 1:
+        side = side.at(int(times[0]))
     for number, users in enumerate(cut_users(holdout.users, block_size=block_size)):
         block = UserBlock.of(holdout.history, users, holdout.as_of[users], factors)
         progress = report_progress(report, "generating lists", len(users), before=number * block_size, of=total)
