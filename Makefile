@@ -13,7 +13,7 @@ NOTEBOOKS := $(wildcard nbs/*.ipynb) $(wildcard reports/*.ipynb)
 LOCAL_RESULTS := MOVIEREC_RESULTS_DIR="$(CURDIR)/reports/local-results"
 WORKERS := -n auto --maxprocesses 4
 
-.PHONY: help run results api app test test-fast test-extras neural bench bench-ann bench-run bench-serve lint types export check notebooks readme site clean
+.PHONY: help run results api app test test-fast test-extras neural bench bench-ann bench-run bench-serve bench-wide lint types export check notebooks readme site clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -77,17 +77,21 @@ $(VENV)/.installed-neural: $(VENV)/.installed-dev
 neural: $(VENV)/.installed-neural ## install the extra that the neural source needs (PyTorch for CPUs is enough)
 
 bench: $(VENV)/.installed-bench ## time and memory beside other libraries, on a synthetic archive (SCALE=1: twenty million ratings)
-	@SCALE=$(or $(SCALE),0.05) $(BIN)/python tests/bench.py
-	@SCALE=$(or $(SCALE),0.05) $(BIN)/python tests/bench_run.py
+	@SCALE=$(or $(SCALE),0.05) RESULTS=$(RESULTS) $(BIN)/python tests/bench.py
+	@SCALE=$(or $(SCALE),0.05) RESULTS=$(RESULTS) $(BIN)/python tests/bench_run.py
+	@SCALE=$(or $(SCALE),0.05) RESULTS=$(RESULTS) $(BIN)/python tests/bench_wide.py
 
-bench-run: $(VENV)/.installed-bench ## time and memory of a whole run, on a synthetic archive (SCALE) or SOURCE=ml-1m.zip; MEMORY=4GB limits it, PROTOCOL=global-time is half of it
-	@SOURCE=$(SOURCE) SCALE=$(SCALE) MEMORY=$(MEMORY) PROTOCOL=$(PROTOCOL) $(BIN)/python tests/bench_run.py
+bench-run: $(VENV)/.installed-bench ## time and memory of a whole run, on a synthetic archive (SCALE) or SOURCE=ml-1m.zip; MEMORY=4GB limits it, PROTOCOL=global-time is half of it, AGAINST=/other/.venv/bin/movierec runs first
+	@SOURCE=$(SOURCE) SCALE=$(SCALE) MEMORY=$(MEMORY) PROTOCOL=$(PROTOCOL) AGAINST=$(AGAINST) RESULTS=$(RESULTS) $(BIN)/python tests/bench_run.py
+
+bench-wide: $(VENV)/.installed-bench ## time and memory of runs over many items (SCALE=1: 300,000), and over movies without ratings
+	@SCALE=$(SCALE) PROTOCOL=$(PROTOCOL) RESULTS=$(RESULTS) $(BIN)/python tests/bench_wide.py
 
 bench-serve: $(VENV)/.installed-bench ## time, memory and load of the API, on a synthetic archive or SOURCE=ml-1m.zip (needs wrk)
-	@SOURCE=$(SOURCE) SCALE=$(SCALE) REQUESTS=$(REQUESTS) $(BIN)/python tests/bench_serve.py
+	@SOURCE=$(SOURCE) SCALE=$(SCALE) REQUESTS=$(REQUESTS) RESULTS=$(RESULTS) $(BIN)/python tests/bench_serve.py
 
 bench-ann: $(VENV)/.installed-neural ## time the approximate search beside the exact one, on random vectors
-	@$(BIN)/python tests/bench_ann.py
+	@RESULTS=$(RESULTS) $(BIN)/python tests/bench_ann.py
 
 lint: $(VENV)/.installed-dev ## ruff over package, notebooks and tests
 	$(BIN)/ruff check .

@@ -1,7 +1,8 @@
 """What the pages of the report share: reading `reports/results`, nothing else, and a few ways to show it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -150,3 +151,75 @@ def label_rows(axes: Sequence[plt.Axes], labels: list[str]) -> None:
         axis.tick_params(axis="y", length=0, labelleft=axis is axes[0])
     axes[0].set_yticks(range(len(labels)), labels)
     axes[0].set_ylim(len(labels) - 0.5, -0.5)
+
+
+IDENTITY = ("commit", "processor", "cores", "memory_gb", "blas")  # what has to agree in one environment
+SAME_SPEED = 0.85  # of two probes of one machine, the slower is at least so much of the faster
+
+
+def blas_speed(machine: dict, dtype: str = "float32") -> float | None:  # 10⁹ operations per second
+    """Return the throughput of BLAS that was probed on a machine; None if it wasn't."""
+    return machine.get("blas_gflops", {}).get(dtype)
+
+
+def is_same_environment(one: dict, other: dict) -> bool:
+    """Say whether measurements were made at one commit and on one machine, as far as was recorded."""
+    if any(one.get(name) != other.get(name) for name in IDENTITY):
+        return False
+    speeds = blas_speed(one), blas_speed(other)
+    if None in speeds:
+        return speeds[0] == speeds[1]
+    return min(speeds) >= SAME_SPEED * max(speeds)
+
+
+def describe_environment(machine: dict) -> dict[str, str]:
+    """Return the columns of a table of environments; what wasn't recorded is a dash."""
+    speed, memory, copied = machine.get("blas_gflops"), machine.get("memory_gb"), machine.get("copied_gb_per_s")
+    kernels = dict.fromkeys(kernel.split(", ")[-1] for kernel in machine.get("blas", ()))
+    columns = {
+        "commit": machine.get("commit"),
+        "day": machine.get("day"),
+        "processor": machine.get("processor"),
+        "cores": machine.get("cores"),
+        "memory, GB": memory and f"{memory:.0f}",
+        "BLAS kernel": ", ".join(kernels),
+        "float32 GFLOPS": speed and f"{speed['float32']:.0f}",
+        "float64 GFLOPS": speed and f"{speed['float64']:.0f}",
+        "copying, GB per s": copied and f"{copied:.0f}",
+    }
+    return {name: str(value or "–") for name, value in columns.items()}
+
+
+class Environments:
+    """The machines and commits behind a page's figures, lettered in the order in which they are given."""
+
+    def __init__(self, machines: Iterable[dict]):
+        self.found: list[dict] = []
+        for machine in machines:
+            if not any(is_same_environment(machine, other) for other in self.found):
+                self.found.append(machine)
+
+    def letter(self, machine: dict) -> str:
+        """Return the letter of a machine's environment; empty if all figures share one."""
+        if len(self.found) < 2:
+            return ""
+        place = next(place for place, other in enumerate(self.found) if is_same_environment(machine, other))
+        return ascii_uppercase[place % 26] * (place // 26 + 1)
+
+    def label(self, text: str, machine: dict) -> str:
+        """Append the letter to a label, if there are several environments."""
+        letter = self.letter(machine)
+        return f"{text} ({letter})" if letter else text
+
+    def show(self) -> None:
+        """Show what the page's figures were measured on: a sentence if it is one environment, else a table."""
+        if len(self.found) == 1:
+            told = ", ".join(f"{name} {value}" for name, value in describe_environment(self.found[0]).items())
+            show_text(f"All figures on this page come from one machine and one commit: {told}.")
+        elif self.found:
+            rows = {self.letter(machine): describe_environment(machine) for machine in self.found}
+            show_table(pd.DataFrame(rows).T.rename_axis("environment"), "Where and at which commit it was measured")
+            show_text(
+                "A letter says where a figure comes from: compare times within a letter only. "
+                "A dash: that wasn't recorded."
+            )

@@ -6,8 +6,8 @@ whose speed drifts is
 fair to all; the median counts. SCALE is the size of the synthetic archive: 0.05 by default, 1 for the twenty
 million. CASES names the
 cases to run, separated by commas (by default all are): they take the place of the same cases in a file of the
-same scale. Each line says of which
-commit it is.
+same scale. Each case
+says at which commit and on which machine it was measured; its peers were measured there in the same run.
 
 RecTools wants other versions of numpy and attrs than movierec, so it lives in an environment of its own,
 .venv/peers, made when it is
@@ -16,7 +16,6 @@ first needed. Whatever a peer can't do (install, memory, time) is a line of the 
 
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -24,10 +23,10 @@ import sys
 import tempfile
 import time
 import zipfile
-from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from bench_common import ROOT, machine, read_results, write_results
+
 PEERS = ROOT / ".venv" / "peers"
 PEER_PACKAGES = ("rectools==0.19.0",)
 FACTORS, ITERATIONS, ALPHA, REGULARIZATION, NEIGHBOURS, EASE_ITEMS, EASE_LAMBDA = (
@@ -544,66 +543,26 @@ def summary(what, measured: list[dict]) -> dict:
     return line
 
 
-def machine() -> dict:
-    """What the numbers were measured on."""
-    names = ("movierec", "numpy", "scipy", "implicit", "duckdb", "pandas", "polars", "pyarrow")
-    model = (
-        next(
-            (
-                line.split(":", 1)[1].strip()
-                for line in Path("/proc/cpuinfo").read_text().splitlines()
-                if line.startswith("model name")
-            ),
-            "",
+def start(scale: float, wanted: list[str]) -> dict:  # without the cases that are measured now
+    """The results to add to: all of other kinds, and the cases that stay, if they are of the same scale."""
+    before = read_results()
+    if wanted == list(CASES):
+        return before | {"scale": scale, "cases": {}}
+    if before.get("scale", scale) != scale:
+        sys.exit(
+            f"the cases in bench.json are of scale {before['scale']:g}: "
+            "CASES can only renew a part of them at the same scale"
         )
-        if Path("/proc/cpuinfo").exists()
-        else ""
-    )
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
-    import scipy.linalg  # noqa: F401  loads its BLAS
-    from threadpoolctl import threadpool_info
-
-    kernels = sorted(
-        {
-            f"{library['internal_api']} {library['version']}, {library.get('architecture', '?')}"
-            for library in threadpool_info()
-            if library["user_api"] == "blas"
-        }
-    )
-    return {
-        "cores": os.cpu_count(),
-        "blas": kernels,
-        "processor": model or platform.processor(),
-        "memory_gb": round(memory, 1),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in names},
-        "commit": commit,
-    }
+    return before | {"scale": scale, "cases": dict(before.get("cases", {}))}
 
 
 def main() -> None:
     """Make the archive, measure every case, write the file, print the table."""
-    from movierec.artifacts import write_json
-
     scale = float(os.environ.get("SCALE", "0.05"))
     wanted = os.environ["CASES"].split(",") if os.environ.get("CASES") else list(CASES)
-    target = ROOT / "reports" / "results" / "bench.json"
-    results = {"scale": scale, "machine": machine(), "cases": {}}
-    before = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
-    results |= {
-        part: before[part] for part in ("serving", "runs") if part in before
-    }  # of tests/bench_serve.py and tests/bench_run.py
-    if wanted != list(CASES):
-        if before["scale"] != scale:
-            sys.exit(
-                f"{target.relative_to(ROOT)} is of scale {before['scale']:g}: "
-                "CASES can only renew a part of it at the same scale"
-            )
-        results["cases"] = before["cases"]
+    if unknown := set(wanted) - set(CASES):
+        sys.exit(f"there is no case {', '.join(sorted(unknown))}: CASES may name {', '.join(CASES)}")
+    results, described = start(scale, wanted), machine()
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "ml-20m.zip"
         started = time.perf_counter()
@@ -612,12 +571,12 @@ def main() -> None:
         imports = "from pathlib import Path; from movierec.data.synthetic import synthesize"
         code = f"{imports}; synthesize(Path({str(archive)!r}), scale={scale})"
         subprocess.run([sys.executable, "-c", code], check=True)
-        results["cases"]["synthesize"] = {
-            "movierec": {
-                "seconds": round(time.perf_counter() - started, 2),
-                "archive_mb": round(archive.stat().st_size / 1e6, 1),
-            }
+        written = {
+            "what": "writing the synthetic archive",
+            "seconds": round(time.perf_counter() - started, 2),
+            "archive_mb": round(archive.stat().st_size / 1e6, 1),
         }
+        results["cases"]["synthesize"] = {"machine": described, "libraries": {"movierec": written}}
         subprocess.run([sys.executable, __file__, "prepare", str(archive)], check=True)
         for case in wanted:
             runs: dict[str, list[dict]] = {who: [] for who in CASES[case]}
@@ -630,13 +589,10 @@ def main() -> None:
                     times = f"{last['seconds']:8.2f} s  {last['cpu_seconds']:8.2f} s CPU" if "seconds" in last else ""
                     shown = last.get("failed") or f"{times}  {last['peak_memory_mb']:8.0f} MB"
                     print(f"{case:<12} {who:<18} {repeat + 1}/{repeats(case, scale)}  {shown}", flush=True)
-            results["cases"][case] = {
-                who: summary(CASES[case][who], measured) | {"commit": results["machine"]["commit"]}
-                for who, measured in runs.items()
-            }
-    write_json(target, results)
-    print(f"written to {target.relative_to(ROOT)}")
-    failed = [case for case in wanted for who, line in results["cases"][case].items()
+            lines = {who: summary(CASES[case][who], measured) for who, measured in runs.items()}
+            results["cases"][case] = {"machine": described, "libraries": lines}
+    write_results(results)
+    failed = [case for case in wanted for who, line in results["cases"][case]["libraries"].items()
               if who.startswith("movierec") and "failed" in line]
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")

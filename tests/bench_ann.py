@@ -1,17 +1,17 @@
 """How long the best 200 items of a user take, with all scores and with the approximate index; `make bench-ann` runs it.
 
 Vectors are random, of 64 dimensions with falling variance, as learned ones have; one thread; writes
-reports/results/bench_ann.json.
+reports/results/bench_ann.json, with the description of the machine.
 """
 
 from time import perf_counter
 
 import faiss
 import numpy as np
+from bench_common import machine, results_file
 from threadpoolctl import threadpool_limits
 
 from movierec.artifacts import write_json
-from movierec.config import project_root
 from movierec.retrieval.ann import ItemIndex
 from movierec.retrieval.top_k import top_k
 
@@ -60,11 +60,12 @@ def case(n: int) -> dict[str, float]:
 
 if __name__ == "__main__":
     faiss.omp_set_num_threads(1)
+    described = machine()
     with threadpool_limits(1):
         cases = [case(n) for n in SIZES]
     write_json(
-        project_root() / "reports" / "results" / "bench_ann.json",
-        {"users": USERS, "k": K, "factors": FACTORS, "threads": 1, "cases": cases},
+        results_file("bench_ann.json"),
+        {"machine": described, "users": USERS, "k": K, "factors": FACTORS, "threads": 1, "cases": cases},
     )
     for line in cases:
         print(line)

@@ -3,26 +3,26 @@
 
 SCALE is the size of a synthetic archive (made once, in .venv/serve), or SOURCE a real one; MEMORY is given to
 `--memory-limit`, PROTOCOL to `--protocol`. Every run starts from nothing, in a folder of its own.
+AGAINST is the `movierec` command of another commit's environment: it runs first, on the same machine, and the
+ratio of the two times is written beside them.
 The figures are those of the run's own log: each stage's seconds and the most resident memory during it. As an
-independent check, the memory of the working process is read from outside
-while it runs.
+independent check, the memory of the working process is read from outside while it runs.
 """
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 import psutil
-from bench import ROOT, machine
-from bench_serve import FOLDER, movierec
+from bench_common import commit_of_command, faster, machine, movierec, store, synthetic_archive
 
-from movierec.artifacts import write_json
+DATASET = "measured"
 
 
 def watched(process: psutil.Process, stop: threading.Event) -> float:
@@ -38,111 +38,82 @@ def watched(process: psutil.Process, stop: threading.Event) -> float:
     return round(most, 1)
 
 
-def limits() -> dict:
-    """What the processor can do at most, on all cores: products of large matrices, and copying memory."""
-    import numpy as np
-
-    gflops = {}
-    for dtype in ("float32", "float64"):
-        a, b, n = np.ones((4_096, 4_096), dtype), np.ones((4_096, 4_096), dtype), 3
-        a @ b
-        started = time.perf_counter()
-        for _ in range(n):
-            a @ b
-        gflops[dtype] = round(n * 2 * 4_096**3 / (time.perf_counter() - started) / 1e9, 1)
-    source, target = np.ones(100_000_000), np.empty(100_000_000)
-    target[:] = source
-    started = time.perf_counter()
-    target[:] = source
-    return {
-        "blas_gflops": gflops,
-        "copied_gb_per_s": round(2 * source.nbytes / (time.perf_counter() - started) / 1e9, 1),
-    }
+def finish(command: list[str]) -> float:
+    """Run a command to its end and return the peak of its memory in MB; exits if the command fails."""
+    process = subprocess.Popen(command)
+    stop, seen = threading.Event(), []
+    watcher = threading.Thread(target=lambda: seen.append(watched(psutil.Process(process.pid), stop)))
+    watcher.start()
+    try:
+        if process.wait():
+            sys.exit(f"{command[0]} {command[1]} ended with status {process.returncode}")
+    finally:
+        stop.set()
+        watcher.join()
+    return seen[0]
 
 
-def measured(archive: Path, options: dict[str, str]) -> dict:
-    """What the log of a run says, and what was seen from outside."""
-    with tempfile.TemporaryDirectory() as folder:
-        process = subprocess.Popen(
-            movierec(
-                "run",
-                "--source",
-                archive,
-                "--dataset",
-                "measured",
-                "--data-dir",
-                Path(folder) / "data",
-                "--reports-dir",
-                Path(folder) / "reports",
-                *(part for pair in options.items() for part in pair),
-            )
-        )
-        stop, seen = threading.Event(), []
-        watcher = threading.Thread(target=lambda: seen.append(watched(psutil.Process(process.pid), stop)))
-        watcher.start()
-        try:
-            if process.wait():
-                sys.exit(f"movierec run ended with status {process.returncode}")
-        finally:
-            stop.set()
-            watcher.join()
-        (log,) = (Path(folder) / "reports" / "logs" / "measured").glob("*.jsonl")
-        events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+def in_folder(folder: Path) -> list[str]:
+    """The options that keep what a command reads and writes in a folder."""
+    return ["--dataset", DATASET, "--data-dir", f"{folder}/data", "--reports-dir", f"{folder}/reports"]
+
+
+def cpu_of_children() -> float:
+    """The processor seconds of all child processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def measured(folder: Path, *options, command: str | None = None) -> dict:
+    """Run `movierec run` with options in a folder; return what its log says, and what was seen from outside.
+
+    `command` is that of another environment."""
+    started = cpu_of_children()
+    seen = finish([command or movierec()[0], "run", *map(str, options), *in_folder(folder)])
+    (log,) = (folder / "reports" / "logs" / DATASET).glob("*.jsonl")
+    events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     ends = [event for event in events if event["event"] == "stage ends"]
-    facts = {
-        "ratings": ends[0]["rows"]["ratings"],
-        "users": ends[0]["rows"]["users"],
+    kept = ("stage", "seconds", "peak_memory_mb", "fit_seconds")
+    return {
+        **{name: ends[0]["rows"][name] for name in ("ratings", "users", "movies") if name in ends[0]["rows"]},
         "seconds": events[-1]["seconds"],
+        "cpu_seconds": round(cpu_of_children() - started, 1),
         "peak_memory_mb": events[-1]["peak_memory_mb"],
-        "watched_memory_mb": seen[0],
+        "watched_memory_mb": seen,
+        "stages": [{name: event[name] for name in kept if name in event} for event in ends],
     }
-    return facts | {
-        "stages": [
-            {
-                name: event[name]
-                for name in ("stage", "seconds", "peak_memory_mb", "fit_seconds")
-                if name in event
-            }
-            for event in ends
-        ]
-    }
+
+
+def compared(against: str | None, *options) -> dict:
+    """Measure a run, and before it, if there is one, that of another environment's command."""
+    before, other = machine(), {}
+    if against:
+        commit = commit_of_command(against)
+        with tempfile.TemporaryDirectory() as folder:
+            other = {"commit": commit} | measured(Path(folder), *options, command=against)
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measured(Path(folder), *options)
+    figures = {"machine": faster(before, machine())} | figures
+    if other:
+        figures |= {"against": other, "ratio": round(figures["seconds"] / other["seconds"], 3)}
+    return figures
 
 
 def main() -> None:
     """Make the archive, run, write the figures."""
-    source, scale, memory, protocol = (
-        os.environ.get("SOURCE"),
-        float(os.environ.get("SCALE") or 0.05),
-        os.environ.get("MEMORY") or None,
-        os.environ.get("PROTOCOL") or None,
+    source, memory, protocol, against = (
+        os.environ.get(name) or None for name in ("SOURCE", "MEMORY", "PROTOCOL", "AGAINST")
     )
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    archive = Path(source) if source else FOLDER / f"synthetic-{scale:g}.zip"
-    if not archive.is_file():
-        subprocess.run(
-            movierec("synthesize", "--like", "ml-20m", "--scale", scale, "--out", archive), check=True
-        )
-    started = time.strftime("%Y-%m-%d", time.gmtime())
-    figures = {
-        "scale": None if source else scale,
-        "memory_limit": memory,
-        "protocol": protocol or "all",
-        "day": started,
-        "machine": machine() | limits(),
-    } | measured(
-        archive,
-        {name: value for name, value in (("--memory-limit", memory), ("--protocol", protocol)) if value},
-    )
-    target = ROOT / "reports" / "results" / "bench.json"
-    results = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
-    name = (archive.stem if source else f"{scale:g}") + "".join(
-        f", {option}" for option in (memory, protocol) if option
-    )
-    write_json(target, results | {"runs": results.get("runs", {}) | {name: figures}})
-    print(
-        f"{figures['ratings']:,} ratings: {figures['seconds']:.0f} s, {figures['peak_memory_mb']:,.0f} MB; "
-        f"written to {target.relative_to(ROOT)}"
-    )
+    scale = None if source else float(os.environ.get("SCALE") or 0.05)
+    archive = Path(source) if scale is None else synthetic_archive(scale)
+    options = {"--source": archive, "--memory-limit": memory, "--protocol": protocol}
+    given = [part for name, value in options.items() if value for part in (name, value)]
+    figures = {"scale": scale, "memory_limit": memory, "protocol": protocol or "all"} | compared(against, *given)
+    name = archive.stem if scale is None else f"{scale:g}"
+    store("runs", ", ".join(filter(None, [name, memory, protocol])), figures)
+    print(f"{figures['ratings']:,} ratings: {figures['seconds']:.0f} s, {figures['peak_memory_mb']:,.0f} MB")
+    if against:
+        print(f"{figures['ratio']:.0%} of the time of {figures['against']['commit']} on the same machine")
 
 
 if __name__ == "__main__":

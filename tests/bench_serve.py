@@ -6,10 +6,9 @@ The load comes from wrk (https://github.com/wg/wrk; `apt-get install wrk`) on th
 people as there are, drawn at random:
 
 - start: seconds from the command until /health says ready;
-- steady: about fifty requests a second over eight connections, which wait at random between two requests;
-- full: as fast as sixteen connections get answers, from one worker and from two;
-- new_users_steady, new_users_full: the same for POST /recommend with five movies, where nothing could be prepared;
-- soak: REQUESTS (200,000) at full speed, memory before and after.
+- for each of the KINDS below, from one worker and from two: "steady", about fifty a second over eight
+  connections, which wait at random between two requests, and "full", as fast as sixteen connections get answers;
+- soak: REQUESTS (200,000) precomputed lists at full speed, memory before and after.
 
 Memory is the resident memory of a worker, which counts what it has mapped and used; "private" is what it
 shares with nobody.
@@ -27,19 +26,26 @@ from pathlib import Path
 
 import httpx
 import psutil
-from bench import ROOT, machine
+from bench_common import FOLDER, machine, movierec, store, synthetic_archive
 
-from movierec.artifacts import write_json
 from movierec.config import load_settings
 from movierec.opening import open_serving
 
-FOLDER = ROOT / ".venv" / "serve"
+KINDS = {  # kind → what is asked for
+    "precomputed": "a user's list, precomputed",
+    "computed": "a user's list, computed: of one movie more than are precomputed",
+    "new_user": "a new user's list, computed from five movies",
+    "similar": "similar movies",
+}
 SCRIPT = """
-local people, movies, mean = tonumber(os.getenv("PEOPLE")), tonumber(os.getenv("MOVIES")),
-tonumber(os.getenv("MEAN_WAIT"))
+local kind, people, movies = os.getenv("KIND"), tonumber(os.getenv("PEOPLE")), tonumber(os.getenv("MOVIES"))
+local k, mean = tonumber(os.getenv("K")), tonumber(os.getenv("MEAN_WAIT"))
 function init() math.randomseed(os.time()) end
+local function get(path, n, k) return wrk.format("GET", path .. math.random(0, n - 1) .. "?k=" .. k) end
 function request()
-  if people > 0 then return wrk.format("GET", "/recommend/user/" .. math.random(0, people - 1)) end
+  if kind == "precomputed" then return get("/recommend/user/", people, k) end
+  if kind == "computed" then return get("/recommend/user/", people, k + 1) end
+  if kind == "similar" then return get("/similar/", movies, 10) end
   local history = {}
   for n = 1, 5 do history[n] = string.format('{"item_idx": %d, "rating": %d}', math.random(0, movies - 1),
   math.random(1, 5)) end
@@ -57,15 +63,9 @@ end
 """
 
 
-def movierec(*arguments) -> list[str]:
-    """The command of this environment."""
-    return [str(Path(sys.executable).with_name("movierec")), *map(str, arguments)]
-
-
-def load(
-    address: str, seconds: float, connections: int, people: int = 0, movies: int = 0, mean_wait: int = 0
-) -> dict:
-    """Let wrk ask for the lists of a number of users, or of new users who name some of a number of movies."""
+def load(address: str, kind: str, data: dict[str, int], seconds: float, connections: int, mean_wait: int = 0) -> dict:
+    """Let wrk send requests of one kind; `data` are the numbers of PEOPLE and MOVIES, and K that are precomputed."""
+    numbers = {name: str(value) for name, value in (data | {"MEAN_WAIT": mean_wait}).items()}
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(SCRIPT)
         script.flush()
@@ -74,7 +74,7 @@ def load(
                 "wrk",
                 "-t1",
                 f"-c{connections}",
-                f"-d{int(seconds)}s",
+                f"-d{max(int(seconds), 1)}s",
                 "--timeout",
                 "30s",
                 "-s",
@@ -84,7 +84,7 @@ def load(
             capture_output=True,
             text=True,
             check=True,
-            env=os.environ | {"PEOPLE": str(people), "MOVIES": str(movies), "MEAN_WAIT": str(mean_wait)},
+            env=os.environ | numbers | {"KIND": kind},
         )
     told = json.loads(done.stdout.splitlines()[-1])
     return {
@@ -133,57 +133,51 @@ def served(options: list[str], workers: int):
         process.communicate(timeout=60)
 
 
+def loaded(options: list[str], workers: int, data: dict[str, int], soak: int) -> dict:
+    """Start a server, load it with every kind of request, and return the figures."""
+    with served(options, workers) as (process, address, seconds):
+        figures = {"ready_seconds": round(seconds, 2), "memory_when_ready": memory(process, workers)}
+        lists = figures["requests"] = {}
+        for kind in KINDS:
+            load(address, kind, data, 3, 4)  # what is asked for the first time has to come from the disk
+            lists[kind] = {
+                "steady": load(address, kind, data, 20, 8, mean_wait=160),
+                "full": load(address, kind, data, 20, 16),
+            }
+            if kind == "precomputed" and workers == 1:
+                before, rate = memory(process, workers), lists[kind]["full"]["per_second"]
+                figures["soak"] = load(address, kind, data, soak / rate, 16)
+                figures["soak"] |= {"memory_before": before, "memory_after": memory(process, workers)}
+            lists[kind]["memory"] = memory(process, workers)
+    return figures
+
+
 def main() -> None:
     """Make the run, serve it, load it, write the figures."""
     if not shutil.which("wrk"):
         sys.exit("this needs wrk: apt-get install wrk")
-    source, scale, soak = (
-        os.environ.get("SOURCE"),
-        float(os.environ.get("SCALE") or 0.05),
-        int(os.environ.get("REQUESTS") or 200_000),
-    )
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    archive = Path(source) if source else FOLDER / f"synthetic-{scale:g}.zip"
-    if not archive.exists():
-        subprocess.run(movierec("synthesize", "--out", archive, "--scale", scale), check=True)
+    source, scale = os.environ.get("SOURCE"), float(os.environ.get("SCALE") or 0.05)
+    soak = int(os.environ.get("REQUESTS") or 200_000)
+    archive = Path(source) if source else synthetic_archive(scale)
     name = archive.name.removesuffix(".zip")
     options = ["--dataset", name, "--data-dir", str(FOLDER / "data"), "--reports-dir", str(FOLDER / "reports")]
     subprocess.run(movierec("run", "--source", archive, "--protocol", "global-time", *options), check=True)
-    serving = open_serving(
-        load_settings(dataset=name, data_dir=FOLDER / "data", reports_dir=FOLDER / "reports")
-    )
-    people, movies = (serving.histories.manifest["contents"][name] for name in ("n_users", "n_items"))
+    settings = load_settings(dataset=name, data_dir=FOLDER / "data", reports_dir=FOLDER / "reports")
+    serving = open_serving(settings)
+    contents = serving.histories.manifest["contents"]
+    data = {"PEOPLE": contents["n_users"], "MOVIES": contents["n_items"], "K": settings.service.precomputed}
     figures = {
         "dataset": name,
         "system": serving.system,
-        "users": people,
-        "movies": movies,
-        "events": serving.histories.manifest["contents"]["rows"]["events"],
+        "users": data["PEOPLE"],
+        "movies": data["MOVIES"],
+        "events": contents["rows"]["events"],
         "machine": machine(),
     }
     for workers in (1, 2):
-        with served(options, workers) as (process, address, seconds):
-            line = figures[f"workers_{workers}"] = {
-                "ready_seconds": round(seconds, 2),
-                "memory_when_ready": memory(process, workers),
-            }
-            load(address, 3, 4, people)  # what is asked for the first time has to come from the disk
-            line["steady"] = load(address, 20, 8, people, mean_wait=160)
-            line["full"] = load(address, 20, 16, people)
-            if workers == 1:
-                before = memory(process, workers)
-                line["soak"] = load(address, soak / line["full"]["per_second"], 16, people)
-                line["soak"] |= {"memory_before": before, "memory_after": memory(process, workers)}
-            line["memory"] = memory(process, workers)
-            line["new_users_steady"] = load(address, 20, 8, movies=movies, mean_wait=160)
-            line["new_users_full"] = load(address, 20, 16, movies=movies)
-            line["memory_with_new_users"] = memory(process, workers)
-        print(f"{workers} worker{'s' * (workers > 1)}: {json.dumps(line)}", flush=True)
-    target = ROOT / "reports" / "results" / "bench.json"
-    results = json.loads(target.read_text(encoding="utf-8"))
-    results.setdefault("serving", {})[name] = figures
-    write_json(target, results)
-    print(f"written to {target.relative_to(ROOT)}")
+        figures[f"workers_{workers}"] = loaded(options, workers, data, soak)
+        print(f"{workers} worker{'s' * (workers > 1)}: {json.dumps(figures[f'workers_{workers}'])}", flush=True)
+    store("serving", name, figures)
 
 
 if __name__ == "__main__":
