@@ -330,6 +330,47 @@ def test_published_figures_of_a_sample_from_exports_by_trec_eval(sampled_run, tm
     assert len(query("SELECT * FROM t", t=tmp_path / "test_users.parquet")) == 8
 
 
+def with_catalogue(source: Path, target: Path, unrated: int) -> Path:
+    """The archive's ratings with the movies that are rated, and with as many others between them."""
+    ratings = pd.read_csv(source / "ratings.csv")
+    movies = pd.read_csv(source / "movies.csv")
+    rated = movies[movies["movieId"].isin(ratings["movieId"])]
+    others = rated.sample(unrated, replace=True, random_state=0)
+    step = 2 + unrated // len(movies)
+    others = others.assign(movieId=others["movieId"] * step + 1 + np.arange(unrated) % (step - 1))
+    catalogue = pd.concat([rated.assign(movieId=rated["movieId"] * step), others.drop_duplicates("movieId")])
+    target.mkdir()
+    catalogue.sort_values("movieId").to_csv(target / "movies.csv", index=False)
+    ratings.assign(movieId=ratings["movieId"] * step).to_csv(target / "ratings.csv", index=False)
+    return target
+
+
+@pytest.mark.slow
+def test_movies_that_nobody_rated_change_no_list(archive, tmp_path):
+    """Lists of every system, with scores, and what is served: those of the same ratings without such movies."""
+    lists, served = [], []
+    for unrated in (0, 900):
+        folder = tmp_path / str(unrated)
+        folder.mkdir()
+        settings = tiny_settings(folder, protocol="leave-last-out")
+        run(settings, with_catalogue(archive, folder / "archive", unrated))
+        data = open_data(settings)
+        n_items, scored = data.manifest["contents"]["rows"]["items"], data.manifest["contents"]["scored_items"]
+        assert (scored < n_items) == bool(unrated)
+        items = load_items(data)
+        assert items["movieId"][:scored].is_monotonic_increasing
+        exported = {}
+        for system in SYSTEMS:
+            export_run_recommendations(settings, "leave-last-out", system, 20, folder / "lists.parquet")
+            table = pd.read_parquet(folder / "lists.parquet")
+            exported[system] = table.assign(movieId=table["movieId"] // (2 + unrated // 120 if unrated else 2))
+        lists.append(exported)
+        served.append(np.load(paths(settings).precomputed / "items.npy"))
+    for system in SYSTEMS:
+        pd.testing.assert_frame_equal(lists[0][system], lists[1][system], check_exact=True)
+    assert np.array_equal(*served)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("system", ["popularity", "als", "hybrid", "ranked_v2"])

@@ -111,8 +111,9 @@ class GenreNeighbours(ScoringRecommender):
 
     @cached_property
     def max_categories(self) -> tuple[int, ...]: # of genres, of decades
-        "How many categories an item has at most."
-        return tuple(int(each.membership.sum(axis=1).max(initial=1)) for each in self.categories.values())
+        "How many categories a scored item has at most."
+        scored = slice(self.interactions.n_scored)
+        return tuple(int(each.membership[scored].sum(axis=1).max(initial=1)) for each in self.categories.values())
 
     def fold_in(self, fold_in_users: Interactions):
         "Return the same model for other users; see `Recommender.fold_in`."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['tiles', 'partition_by_work', 'dense_product', 'product_at', 'with_columns', 'first_rows', 'gram', 'sparse_gram',
-           'to_exact_integers', 'round_for_exact_sums', 'cholesky', 'solve', 'invert']
+           'to_exact_integers', 'round_for_exact_sums', 'add_transpose', 'cholesky', 'solve', 'invert']
 
 # %% ../../nbs/31_retrieval.linalg.ipynb #c570e0b1
 from collections.abc import Callable
@@ -199,6 +199,19 @@ def round_for_exact_sums(
     _, exponent = np.frexp(weights.max(axis=1, initial=0, keepdims=True))
     unit = np.ldexp(np.float32(1), np.maximum(exponent, -100) - 24 + int(np.ceil(np.log2(max(terms, 1)))))
     return np.rint(weights / unit) * unit
+
+# %% ../../nbs/31_retrieval.linalg.ipynb #9bc98d99
+def add_transpose(
+    matrix: np.ndarray, # float, n × n, C order: its lower triangle is overwritten
+    tile_size: int = 1_024,
+) -> None:
+    "Replace the lower triangle of A by that of A + Aᵀ."
+    def add(pair: tuple[slice, slice]) -> None:
+        rows, columns = pair
+        matrix[rows, columns] += matrix[columns, rows].T.copy()  # a tile on the diagonal is read while it is written
+
+    parts = tiles(len(matrix), tile_size)
+    map_threads(add, [(rows, columns) for rows in parts for columns in parts if columns.start <= rows.start])
 
 # %% ../../nbs/31_retrieval.linalg.ipynb #d42bd315
 def cholesky(

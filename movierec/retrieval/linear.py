@@ -10,7 +10,6 @@ __all__ = ['most_rated', 'restrict_to_items', 'linear_contributions', 'LinearRec
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from threading import Lock
 from typing import ClassVar
 
 import numpy as np
@@ -18,7 +17,7 @@ from scipy import sparse
 
 from ..data.interactions import Interactions
 from ..parallel import map_threads
-from .linalg import gram, invert, solve, tiles
+from .linalg import add_transpose, gram, invert, solve, tiles
 from .recommender import ScoringRecommender, computed_once, top_contributor
 from .sequential import events_ahead, sort_by_item, transitions
 
@@ -178,35 +177,31 @@ def normal_equations(
     history: Interactions,
     memories: Sequence[tuple[int, float]], # how many events each reaches back, and its decay
     regularization: float, # λ
-) -> tuple[np.ndarray, np.ndarray]: # float32: XᵀX + λI, whose lower blocks are filled, and XᵀY
+) -> tuple[np.ndarray, np.ndarray]: # float32: XᵀX + λI, whose lower triangle is filled, and XᵀY
     "Return the system of linear autoregression, from counts of what follows what."
     n, most_ahead, events = history.n_items, history.user_counts.max(initial=0), sort_by_item(history)
     left = np.zeros((len(memories) * n, len(memories) * n), np.float32)
     right = np.zeros((len(memories) * n, n), np.float32)
-    adding = Lock()
 
     def fill_memory(i: int, window: int, decay: float) -> None:
         partners = range(len(memories)) if decay else range(0)
         weights = [pair_weights(decay * memories[j][1], most_ahead) for j in partners]
 
-        def add(rows: slice, blocks: list[np.ndarray]) -> None:
+        def put(rows: slice, blocks: list[np.ndarray]) -> None:
             mine = slice(i * n + rows.start, i * n + rows.stop)
             right[mine] = blocks[0]
-            with adding:  # a cell gets two sums, in either order
-                for j, block in zip(partners, blocks[1:], strict=True):
-                    theirs = slice(j * n, (j + 1) * n)
-                    block *= np.float32(decay)
-                    if j <= i:
-                        left[mine, theirs] += block
-                    if i <= j:
-                        left[theirs, mine] += block.T
+            for j, block in zip(partners, blocks[1:], strict=True):
+                np.multiply(block, np.float32(decay), out=left[mine, j * n : (j + 1) * n])
 
-        transitions(history, window, decay, add, (None, *weights), events=events)
+        transitions(history, window, decay, put, (None, *weights), events=events)
 
     for i, (window, decay) in enumerate(memories):
         fill_memory(i, window, decay)
+    add_transpose(left)
+    ahead = events_ahead(history)
+    for i, (_, decay) in enumerate(memories):
         for j in range(i + 1):
-            weight = pair_weights(decay * memories[j][1], most_ahead)[events_ahead(history)]
+            weight = pair_weights(decay * memories[j][1], most_ahead)[ahead]
             diagonal = np.bincount(history.item_idx, weight, n) + (regularization if i == j else 0)
             left[np.arange(i * n, (i + 1) * n), np.arange(j * n, (j + 1) * n)] += diagonal.astype(np.float32)
     return left, right
