@@ -79,13 +79,14 @@ def candidate_ranks(
     "Return the rank of each held-out item among the candidates of the hybrid and of each active source."
     users = _pool_users(holdout, settings)
     events = holdout.events.select(np.isin(holdout.events.user_idx, users))
+    order = np.argsort(holdout.as_of[users], kind="stable")  # what is popular at one time is looked up for few batches
     ranks = ranks_of_items(
         hybrid.builder,
-        users,
-        np.searchsorted(users, events.user_idx),
+        users[order],
+        np.argsort(order)[np.searchsorted(users, events.user_idx)],
         events.item_idx,
         max(settings.pool_sizes),
-        holdout.as_of[users],
+        holdout.as_of[users[order]],
         progress=report_progress(report, "ranking held-out items in the pools", len(users)),
     )
     return pd.DataFrame({"user_idx": events.user_idx, "item_idx": events.item_idx} | ranks)

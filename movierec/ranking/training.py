@@ -86,9 +86,10 @@ def label_candidates(
     lists = {name: np.empty((len(users), list_size), np.int32) for name in builder.sources if list_size}
     result = replace(whole.subset(slice(0, len(users))), source_lists=lists)
     result.users[:] = users
+    order = np.argsort(as_of, kind="stable")  # what is popular at one time is looked up for few batches
 
     def label_batch(start: int) -> None:
-        batch = slice(start, start + batch_size)
+        batch = order[start : start + batch_size]
         pool, own = builder.pool_and_lists(np.asarray(users[batch], np.int32), as_of[batch], pool_size, list_size)
         result.items[batch] = pool.items
         result.features[batch] = store.matrix(pool, as_of[batch])

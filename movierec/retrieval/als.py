@@ -60,14 +60,14 @@ class DotProductRecommender(ScoringRecommender):
 
     def _search(self, vectors: np.ndarray, users: np.ndarray, k: int) -> np.ndarray: # int, n × (more than k): item_idx
         "Find, for each user, all or (by an index) nearly all of the k unseen items with the largest dot products."
-        known, item_vectors, index = self._search_tables()
+        known, item_vectors, lengths, index = self._search_tables()
         place = np.full(self.interactions.n_items, -1)
         place[known] = np.arange(len(known))
         rows, seen = self.interactions.seen_by(users)
         rows, seen = rows[place[seen] >= 0], place[seen][place[seen] >= 0]
         states = vectors.astype(np.float32)
         if index is None:
-            found = search_blocks(states, item_vectors, min(k + 50, len(known)), (rows, seen))
+            found = search_blocks(states, item_vectors, lengths, k + 50, (rows, seen))
             return np.where(found >= 0, known[found], -1)
         found = index.search(states, min(2 * k + 100, len(known)))
         row = np.arange(len(users))[:, None]
@@ -76,16 +76,20 @@ class DotProductRecommender(ScoringRecommender):
         if len(short):  # most of what the index found is seen already
             position = np.searchsorted(short, rows)
             is_short = short[np.minimum(position, len(short) - 1)] == rows
-            exact = search_blocks(states[short], item_vectors, found.shape[1], (position[is_short], seen[is_short]))
+            left_out = position[is_short], seen[is_short]
+            exact = search_blocks(states[short], item_vectors, lengths, found.shape[1], left_out)
             found[short] = np.where(exact >= 0, known[exact], -1)
         return found
 
-    def _search_tables(self) -> tuple[np.ndarray, np.ndarray, ItemIndex | None]:
-        "Return the items with an event, their vectors (float32), and an index of them if FAISS is there; made once."
-        def compute() -> tuple[np.ndarray, np.ndarray, ItemIndex | None]:
+    def _search_tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, ItemIndex | None]:
+        "Return the items with an event by length, their vectors and lengths, and, with FAISS, an index; made once."
+        def compute() -> tuple[np.ndarray, np.ndarray, np.ndarray, ItemIndex | None]:
             known = np.flatnonzero(self.interactions.item_counts)
             vectors = np.ascontiguousarray(self._item_vectors()[known], np.float32)
-            return known, vectors, ItemIndex(vectors, known) if has_faiss() and len(known) else None
+            lengths = np.linalg.norm(vectors, axis=1)
+            longest_first = np.argsort(-lengths, kind="stable")
+            known, vectors, lengths = known[longest_first], vectors[longest_first], lengths[longest_first]
+            return known, vectors, lengths, ItemIndex(vectors, known) if has_faiss() and len(known) else None
 
         return computed_once(self, "_tables", self.item_factors, compute)
 

@@ -54,23 +54,30 @@ class ItemIndex:
 # %% ../../nbs/39_retrieval.ann.ipynb #e6330c51
 def search_blocks(
     states: np.ndarray, # float32, n × d
-    vectors: np.ndarray, # float32, n_items × d
-    k: int,
-    seen: tuple[np.ndarray, np.ndarray], # int: rows of `states` and items that are left out
-    block_size: int = 16_384, # items at a time
-) -> np.ndarray: # int32, n × k: item_idx, best first; −1 = nothing more
-    "Find the items with the largest dot products with each state, up to rounding."
-    order = np.argsort(seen[1], kind="stable")
-    rows, items = seen[0][order], seen[1][order]
-    found, best = [], []
+    vectors: np.ndarray, # float32, n_items × d, longer ones first
+    lengths: np.ndarray, # float32, n_items: of the vectors
+    k: int, # at least 1
+    seen: tuple[np.ndarray, np.ndarray], # int: rows of `states` and of `vectors` that don't go together
+    block_size: int = 8_192, # vectors at a time
+) -> np.ndarray: # int32, n × k: rows of `vectors`, best first; −1 = nothing more
+    "Find the vectors with the largest dot products with each state, up to rounding."
+    by_vector = np.argsort(seen[1], kind="stable")
+    seen_rows, seen_vectors = seen[0][by_vector], seen[1][by_vector]
+    most = np.linalg.norm(states, axis=1) * np.float32(1.0001)  # rounding mustn't end the search early
+    found, best = np.full((len(states), k), -1, np.int32), np.full((len(states), k), -np.inf, np.float32)
     for block in tiles(len(vectors), block_size):
-        scores = states @ vectors[block].T
-        here = slice(*np.searchsorted(items, (block.start, block.stop)))
-        scores[rows[here], items[here] - block.start] = -np.inf
-        place, score = top_k(scores, min(k, scores.shape[1]))
-        found.append(np.where(place >= 0, place + block.start, -1))
-        best.append(score)
-    return merge_lists(np.hstack(found), np.hstack(best), k)[0] if found else np.full((len(states), k), -1, np.int32)
+        open_rows = np.flatnonzero(best[:, -1] < most * lengths[block.start])
+        if not len(open_rows):  # no vector from here on is long enough
+            break
+        scores = states[open_rows] @ vectors[block].T
+        here = slice(*np.searchsorted(seen_vectors, (block.start, block.stop)))
+        row = np.minimum(np.searchsorted(open_rows, seen_rows[here]), len(open_rows) - 1)
+        is_open = open_rows[row] == seen_rows[here]
+        scores[row[is_open], seen_vectors[here][is_open] - block.start] = -np.inf
+        place, score = top_k(scores, k)
+        items = np.hstack([found[open_rows], np.where(place >= 0, place + block.start, -1)])
+        found[open_rows], best[open_rows] = merge_lists(items, np.hstack([best[open_rows], score]), k)
+    return found
 
 # %% ../../nbs/39_retrieval.ann.ipynb #c971cd95
 def best_unseen(

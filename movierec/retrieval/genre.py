@@ -16,7 +16,14 @@ from scipy import sparse
 from ..config import DAY
 from ..data.interactions import Interactions, decade_matrix, decay
 from .linalg import round_for_exact_sums
-from .recommender import MaskedScores, Retrieved, ScoringRecommender, join_retrieved
+from movierec.retrieval.recommender import (
+    MaskedScores,
+    Retrieved,
+    ScoringRecommender,
+    computed_once,
+    join_retrieved,
+)
+from .top_k import top_k
 
 # %% ../../nbs/37_retrieval.genre.ipynb #dd91b793
 def category_shares(
@@ -119,6 +126,9 @@ class GenreNeighbours(ScoringRecommender):
         "Return the same model for other users; see `Recommender.fold_in`."
         model = super().fold_in(fold_in_users)
         vars(model).update(categories=self.categories, max_categories=self.max_categories)  # computed once for all
+        if self.is_wide:
+            computed_once(self, "_popular", self.popularity, dict)
+            vars(model).update(_popular=vars(self)["_popular"])
         return model
 
     def _fit(self, interactions: Interactions) -> None:
@@ -148,11 +158,12 @@ class GenreNeighbours(ScoringRecommender):
     ) -> np.ndarray: # float32, n × items
         "Score some items."
         snapshot = self._snapshot(as_of)
-        scores = self.popularity[np.maximum(snapshot, 0)][:, items]
+        row = np.maximum(snapshot, 0)
+        scores = self.popularity[row if isinstance(items, slice) else row[:, None], items]
         popularity_of = (self.genre_popularity, self.decade_popularity)
         for each, terms, popularity in zip(self.categories.values(), self.max_categories, popularity_of, strict=True):
             affinity = category_affinity(self.interactions, each.shares, users, as_of, (self.half_life_days,))
-            weights = self._category_weights(affinity[:, :, 0], popularity[np.maximum(snapshot, 0)], terms)
+            weights = self._category_weights(affinity[:, :, 0], popularity[row], terms)
             scores *= weights @ each.membership[items].T
         scores[snapshot < 0] = -np.inf
         scores[scores <= 0] = -np.inf
@@ -161,10 +172,17 @@ class GenreNeighbours(ScoringRecommender):
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
         return self._scores_of(slice(self.interactions.n_scored), users, as_of)
 
+    def _most_popular(self, snapshot: int) -> np.ndarray: # int32, ascending: item_idx
+        "Return the items that were most popular at a snapshot; found once."
+        found: dict[int, np.ndarray] = computed_once(self, "_popular", self.popularity, dict)
+        if snapshot not in found:
+            items, _ = top_k(self.popularity[None, snapshot], self.most_popular)
+            found[snapshot] = np.sort(items[0, items[0] >= 0])
+        return found[snapshot]
+
     def _retrieve_popular(self, snapshot: int, users: np.ndarray, k: int, as_of: np.ndarray) -> Retrieved:
         "Return lists and a look-up of scores among what was most popular at a snapshot."
-        popularity = self.popularity[max(snapshot, 0)]
-        popular = np.sort(np.argsort(-popularity, kind="stable")[: self.most_popular])
+        popular = self._most_popular(max(snapshot, 0))
         scores = self._scores_of(popular, users, as_of)
         row, seen = self.interactions.seen_by(users)
         column = np.minimum(np.searchsorted(popular, seen), len(popular) - 1)

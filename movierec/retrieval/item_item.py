@@ -65,10 +65,12 @@ def nearest_neighbours(
     if not weights.matrix.nnz:
         return sparse.csr_matrix((n_items, n_items), dtype=np.float32)
 
-    def largest(items: np.ndarray, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        block *= weights.column_factor
-        block[np.arange(len(items)), items] = 0
-        return top_k(block, min(n_neighbours, n_items), above=0)
+    def largest(items: np.ndarray, block: np.ndarray, columns: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        block *= weights.column_factor if columns is None else weights.column_factor[columns]
+        own = items if columns is None else np.searchsorted(columns, items)
+        block[np.arange(len(items)), own] = 0
+        found, similarity = top_k(block, min(n_neighbours, n_items), above=0)
+        return found if columns is None else np.where(found >= 0, columns[found], -1), similarity
 
     def largest_stored(items: np.ndarray, block: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
         block.data *= weights.column_factor[block.indices]
@@ -76,12 +78,15 @@ def nearest_neighbours(
         return top_k_sparse(block, min(n_neighbours, n_items), above=0)
 
     def keep_nearest(
-        items: np.ndarray, block: np.ndarray | sparse.csr_matrix
+        items: np.ndarray, block: np.ndarray | sparse.csr_matrix, columns: np.ndarray | None = None
     ) -> tuple[np.ndarray, sparse.csr_matrix]:
-        found, similarity = (largest if isinstance(block, np.ndarray) else largest_stored)(items, block)
+        if isinstance(block, np.ndarray):
+            found, similarity = largest(items, block, columns)
+        else:
+            found, similarity = largest_stored(items, block)
         row, place = np.nonzero(found >= 0)
         values = similarity[row, place] * weights.row_factor[items][row]
-        return items, sparse.csr_matrix((values, (row, found[row, place])), shape=block.shape)
+        return items, sparse.csr_matrix((values, (row, found[row, place])), shape=(len(items), n_items))
 
     products = sparse_gram if n_items > DENSE_ITEMS else gram
     items, rows = zip(*products(weights.matrix, keep_nearest), strict=True)
