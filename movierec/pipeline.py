@@ -25,6 +25,7 @@ from .data.own_data import OwnData
 from .data.splits import PROTOCOL_RULES, build_split, export_split, interaction_views
 from .data.tables import limit_query_memory
 from .data.warehouse import create_warehouse
+from .estimate import describe_estimate, work_to_do
 from .evaluation.lists import build_lists, export_lists, export_test_users
 from .evaluation.results import build_evaluation, publish, read_results
 from .evaluation.runs import save_run
@@ -232,6 +233,9 @@ def _run_steps(
     }
     if until == "splits":
         return results
+    work = work_to_do(settings, data, protocols, until == STEPS[-1], not serving_only and _reaches(until, "lists"))
+    if sentence := describe_estimate(work, settings):
+        stages.progress.message(sentence)
     for protocol, split in splits.items():
         last = min(until, _choosing_step(protocol), key=STEPS.index) if serving_only else until
         evaluation = run_protocol(stages, protocol, tables, data, split, last)
