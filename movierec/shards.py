@@ -18,7 +18,7 @@ from scipy import sparse
 
 from .artifacts import read_arrays, write_arrays, write_json
 from .config import ArtifactError
-from .data.interactions import Interactions
+from .data.interactions import Interactions, of_users
 from .metrics import user_metrics
 from .parallel import map_threads
 from .ranking.contributions import attributed_lists, find_seed_items
@@ -50,7 +50,7 @@ class UserBlock:
     ) -> Self:
         "Cut some users out of a history."
         own = None if user_factors is None else np.asarray(user_factors[users])
-        return cls(np.asarray(users, np.int32), history.of_users(users), np.asarray(as_of), own)
+        return cls(np.asarray(users, np.int32), of_users(history, users), np.asarray(as_of), own)
 
     @property
     def positions(self) -> np.ndarray: # int32, n

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from ..data.interactions import Interactions
-from .ann import ItemIndex, best_unseen, has_faiss, search_blocks
+from .ann import VectorSearch, best_unseen
 from .linalg import tiles, to_exact_integers, with_columns
 from .recommender import Retrieved, ScoringRecommender, computed_once
 
@@ -58,40 +58,13 @@ class DotProductRecommender(ScoringRecommender):
         scores[~is_known] = -np.inf
         return scores
 
-    def _search(self, vectors: np.ndarray, users: np.ndarray, k: int) -> np.ndarray: # int, n × (more than k): item_idx
-        "Find, for each user, all or (by an index) nearly all of the k unseen items with the largest dot products."
-        known, item_vectors, lengths, index = self._search_tables()
-        place = np.full(self.interactions.n_items, -1)
-        place[known] = np.arange(len(known))
-        rows, seen = self.interactions.seen_by(users)
-        rows, seen = rows[place[seen] >= 0], place[seen][place[seen] >= 0]
-        states = vectors.astype(np.float32)
-        if index is None:
-            found = search_blocks(states, item_vectors, lengths, k + 50, (rows, seen))
-            return np.where(found >= 0, known[found], -1)
-        found = index.search(states, min(2 * k + 100, len(known)))
-        row = np.arange(len(users))[:, None]
-        n_seen = np.isin(row * len(place) + found, rows * len(place) + known[seen]).sum(axis=1)
-        short = np.flatnonzero((found >= 0).sum(axis=1) - n_seen < k)
-        if len(short):  # most of what the index found is seen already
-            position = np.searchsorted(short, rows)
-            is_short = short[np.minimum(position, len(short) - 1)] == rows
-            left_out = position[is_short], seen[is_short]
-            exact = search_blocks(states[short], item_vectors, lengths, found.shape[1], left_out)
-            found[short] = np.where(exact >= 0, known[exact], -1)
-        return found
-
-    def _search_tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, ItemIndex | None]:
-        "Return the items with an event by length, their vectors and lengths, and, with FAISS, an index; made once."
-        def compute() -> tuple[np.ndarray, np.ndarray, np.ndarray, ItemIndex | None]:
-            known = np.flatnonzero(self.interactions.item_counts)
-            vectors = np.ascontiguousarray(self._item_vectors()[known], np.float32)
-            lengths = np.linalg.norm(vectors, axis=1)
-            longest_first = np.argsort(-lengths, kind="stable")
-            known, vectors, lengths = known[longest_first], vectors[longest_first], lengths[longest_first]
-            return known, vectors, lengths, ItemIndex(vectors, known) if has_faiss() and len(known) else None
-
-        return computed_once(self, "_tables", self.item_factors, compute)
+    @property
+    def _vector_search(self) -> VectorSearch:
+        "The search by vectors of a wide catalogue; prepared once."
+        return computed_once(
+            self, "_prepared", self.item_factors,
+            lambda: VectorSearch.over(self._item_vectors(), self.interactions.item_counts),
+        )
 
     def retrieve(self, users: np.ndarray, k: int, as_of: np.ndarray) -> Retrieved:
         "See `ScoringRecommender.retrieve`; in a wide catalogue, what a search by vectors finds is scored exactly."
@@ -102,14 +75,14 @@ class DotProductRecommender(ScoringRecommender):
         def score_of(items: np.ndarray) -> np.ndarray:
             return np.where(is_known[:, None], self._dot_products_with(vectors, items), np.float32(-np.inf))
 
-        found = self._search(vectors, users, k)
+        found = self._vector_search.find(self.interactions, users, vectors.astype(np.float32), k)
         return Retrieved(*best_unseen(self.interactions, users, found, k, score_of), score_of)
 
     def fold_in(self, fold_in_users: Interactions):
         "Return the same item vectors for other users; see `Recommender.fold_in`."
         self._rounded_item_vectors()  # the copy shares them
         if self.is_wide:
-            self._search_tables()
+            _ = self._vector_search
         return super().fold_in(fold_in_users)
 
 # %% ../../nbs/34_retrieval.als.ipynb #36f20b2d

@@ -23,7 +23,7 @@ from scipy import sparse
 
 from ..artifacts import read_arrays, write_arrays, write_json
 from ..config import ArtifactError, CANDIDATE_COLUMNS
-from ..data.interactions import Interactions
+from ..data.interactions import Interactions, seen_by
 from ..parallel import map_threads, single_blas_thread
 from .top_k import DENSE_ITEMS, top_k
 
@@ -114,9 +114,8 @@ def mask_seen(
     interactions: Interactions, # on the same items
 ) -> None:
     "Set the scores of items that a user has seen, and of items without any event, to −inf."
-    unseen = interactions.unseen_items
-    scores[:, unseen[: np.searchsorted(unseen, interactions.n_scored)]] = -np.inf
-    rows, items = interactions.seen_by(users)
+    scores[:, interactions.item_counts[: interactions.n_scored] == 0] = -np.inf
+    rows, items = seen_by(interactions, users)
     scores[rows, items] = -np.inf
 
 # %% ../../nbs/30_retrieval.recommender.ipynb #cafa3da7
@@ -127,7 +126,7 @@ def remove_seen(
 ) -> None:
     "Set the stored scores of items that a user has seen to −inf; items without an event have none."
     is_seen = np.zeros(scores.shape, bool)  # pages that nobody touches take no memory
-    is_seen[interactions.seen_by(users)] = True
+    is_seen[seen_by(interactions, users)] = True
     row = np.repeat(np.arange(len(users)), np.diff(scores.indptr))
     scores.data[is_seen[row, scores.indices]] = -np.inf
 
@@ -290,9 +289,7 @@ class ScoringRecommender(Recommender):
 
     @abstractmethod
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray: # float32, n × n_scored; may be overwritten
-        """Score the first `interactions.n_scored` items: −inf, or up to `above`, where there is no score.
-
-        Who else is in the batch must not matter."""
+        "Score the first items, whoever else is in the batch: −inf, or up to `above`, where there is no score."
 
     @property
     def is_wide(self) -> bool:
@@ -339,11 +336,7 @@ class ScoringRecommender(Recommender):
             self.retrieve, users, k, prediction_times(self.interactions, users, as_of), batch_size, progress
         )
 
-    def seed_items(
-        self,
-        users: np.ndarray, # int, n: user_idx
-        items: np.ndarray, # int, n × k: item_idx; −1 = none
-    ) -> np.ndarray: # int, n × k: item_idx; −1 = none
+    def seed_items(self, users: np.ndarray, items: np.ndarray) -> np.ndarray: # like `items`: item_idx; −1 = none
         "Return for each item the item of the user's history that adds most to its score, if the method can tell."
         return np.full(np.shape(items), -1)
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import sparse
 
-from ..data.interactions import Interactions
+from ..data.interactions import Interactions, seen_by
 from .linalg import dense_product, partition_by_work, product_at, tiles
 from ..parallel import map_threads
 from movierec.retrieval.recommender import (
@@ -295,7 +295,7 @@ def best_of_followers(
     place = np.full(interactions.n_items, -1)
     place[popular] = np.arange(len(popular))
     by_popularity = share * model.log_share[popular]
-    for rows, items in ((row, lift.indices), interactions.seen_by(users)):
+    for rows, items in ((row, lift.indices), seen_by(interactions, users)):
         is_popular = place[items] >= 0
         by_popularity[rows[is_popular], place[items[is_popular]]] = -np.inf
     remove_seen(lift, users, interactions)

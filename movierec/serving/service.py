@@ -135,7 +135,7 @@ def find_similar_movies(
     parts = similarity_parts(model, np.array([item]), np.arange(len(model.catalogue)))
     by_genres, by_vectors = (part[0] for part in parts)
     similarity = by_genres + by_vectors
-    similarity[model.interactions.unseen_items] = -np.inf
+    similarity[model.interactions.item_counts == 0] = -np.inf
     similarity[item] = -np.inf
     (items,), (scores,) = top_k(similarity[None], k, above=0)
     genres = model.catalogue.genres

@@ -158,7 +158,8 @@ def test_fold_in_users_get_what_users_with_their_histories_get(system):
 def test_fold_in_users_add_nothing_to_what_is_known_of_items():
     new_user = INTERACTIONS.fold_in_users(make_histories([[39]], 40))
     assert new_user.item_counts is INTERACTIONS.item_counts and new_user.as_of == INTERACTIONS.as_of
-    assert 39 in new_user.unseen_items and 39 in new_user.select(np.array([True])).unseen_items
+    events_of_39 = new_user.item_counts[39], new_user.select(np.array([True])).item_counts[39]
+    assert events_of_39 == (0, 0)
 
 
 def test_the_largest_contribution_wins():
