@@ -2776,7 +2776,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'movierec.stages.build_sources': ('stages.html#build_sources', 'movierec/stages.py'),
                                  'movierec.stages.earlier_phase': ('stages.html#earlier_phase', 'movierec/stages.py'),
                                  'movierec.stages.fit_sources': ('stages.html#fit_sources', 'movierec/stages.py'),
-                                 'movierec.stages.fitting_lanes': ('stages.html#fitting_lanes', 'movierec/stages.py'),
+                                 'movierec.stages.fitting_rounds': ('stages.html#fitting_rounds', 'movierec/stages.py'),
                                  'movierec.stages.keep_checkpoints': ('stages.html#keep_checkpoints', 'movierec/stages.py'),
                                  'movierec.stages.load_history': ('stages.html#load_history', 'movierec/stages.py'),
                                  'movierec.stages.load_phase': ('stages.html#load_phase', 'movierec/stages.py'),
