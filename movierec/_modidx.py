@@ -1110,6 +1110,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'movierec/parallel.py'),
                                    'movierec.parallel.SingleBlasThread.__init__': ( 'parallel.html#singleblasthread.__init__',
                                                                                     'movierec/parallel.py'),
+                                   'movierec.parallel._take_control_of_blas': ( 'parallel.html#_take_control_of_blas',
+                                                                                'movierec/parallel.py'),
                                    'movierec.parallel._watch_memory': ('parallel.html#_watch_memory', 'movierec/parallel.py'),
                                    'movierec.parallel.affordable_workers': ('parallel.html#affordable_workers', 'movierec/parallel.py'),
                                    'movierec.parallel.cores': ('parallel.html#cores', 'movierec/parallel.py'),

@@ -22,6 +22,7 @@ from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 import numpy as np
+import threadpoolctl
 from threadpoolctl import threadpool_limits
 
 # %% ../nbs/01_parallel.ipynb #04d95f4e
@@ -61,6 +62,13 @@ def reset_peak_memory() -> None:
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
+# %% ../nbs/01_parallel.ipynb #01ctl2
+def _take_control_of_blas() -> None:
+    "Let this thread set the number of BLAS's threads."
+    clear = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", None)  # new in threadpoolctl 3.8
+    if clear is not None:
+        clear(force=True)
+
 # %% ../nbs/01_parallel.ipynb #8fd15007
 class SingleBlasThread:
     "A context manager that limits BLAS to one thread; it may be entered repeatedly and from several threads."
@@ -73,12 +81,14 @@ class SingleBlasThread:
         with self._lock:
             self._active += 1
             if self._active == 1:
+                _take_control_of_blas()
                 self._limits = threadpool_limits(1, "blas")
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._active -= 1
             if not self._active and self._limits is not None:
+                _take_control_of_blas()
                 self._limits.restore_original_limits()
 
 # %% ../nbs/01_parallel.ipynb #46af737a

@@ -135,6 +135,14 @@ def throughput(size: int = 4_096, copied: int = 50_000_000) -> dict:
     }
 
 
+def version_of(package: str) -> str | None:
+    """The version of an installed package; None if it isn't installed, as the peers of a benchmark may not be."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def describe(**sizes: int) -> dict:
     """When and on what is being measured: commit, processor, BLAS, its throughput, versions."""
     from movierec.parallel import cores, machine_memory_mb
@@ -150,7 +158,7 @@ def describe(**sizes: int) -> dict:
         **throughput(**sizes),
         "system": platform.system(),
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "versions": {name: version for name in PACKAGES if (version := version_of(name))},
     }
 
 

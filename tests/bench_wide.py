@@ -90,12 +90,13 @@ def catalogue(n: int, seed: int = 0):
 
 def exported(folder: Path, system: str, protocol: str):
     """The test lists of a system in a finished run: one row per user, with the movies by rank."""
-    import pandas as pd
+    import duckdb
 
     file = folder / f"{system}.parquet"
     options = ("--protocol", protocol, "--system", system, "-k", K)
     finish(movierec("export-recommendations", "--out", file, *options, *in_folder(folder)))
-    return pd.read_parquet(file).pivot(index="userId", columns="rank", values="movieId")  # noqa: PD010  nothing to aggregate
+    lists = duckdb.read_parquet(str(file)).df()
+    return lists.pivot(index="userId", columns="rank", values="movieId")  # noqa: PD010  nothing to aggregate
 
 
 def share_of_equal_lists(one, other) -> float:

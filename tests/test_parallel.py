@@ -1,5 +1,6 @@
 """Threads change no number, and memory that can be had again is given back."""
 
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Lock
 
 import numpy as np
@@ -24,6 +25,23 @@ NO_LIMIT = 1 << 60  # bytes: a limit that no test reaches
 
 def blas_threads() -> set[int]:
     return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def test_any_thread_can_limit_blas():
+    """threadpoolctl lets one thread set the limit, and ignores the others."""
+    before = blas_threads()
+    with single_blas_thread:
+        pass  # now the limit is this thread's business
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(limited_blas_threads, range(4))) == [{1}] * 4
+    with single_blas_thread, ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(limited_blas_threads, range(4))) == [{1}] * 4 and blas_threads() == {1}
+    assert blas_threads() == before
+
+
+def limited_blas_threads(_: int) -> set[int]:
+    with single_blas_thread:
+        return blas_threads()
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 50])
