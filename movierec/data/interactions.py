@@ -184,7 +184,8 @@ class Interactions:
 
     def fold_in_users(self, events: "Interactions") -> "Interactions":
         "Return events of users outside this population (numbered by themselves) as a model fitted on it sees them."
-        return replace(events, as_of=self.as_of, population_counts=self.item_counts)
+        counts, scored = self.item_counts, self.scored_items
+        return replace(events, as_of=self.as_of, population_counts=counts, scored_items=scored)
 
 # %% ../../nbs/18_data.interactions.ipynb #05c79d57
 def seen_by(

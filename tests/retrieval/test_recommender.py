@@ -210,7 +210,7 @@ def test_fold_in_users_may_have_events_on_items_without_a_score(system, system_i
     wider = in_catalogue(system_id, 50).fit(with_catalogue(50, scored_items=40))
     columns = {name: getattr(INTERACTIONS, name)[:3] for name in ("rating", "confidence", "timestamp")}
     events = replace(INTERACTIONS, user_idx=np.zeros(3, np.int32), item_idx=np.array([2, 49, 4], np.int32), **columns,
-                     n_users=1, n_items=50, scored_items=40)
+                     n_users=1, n_items=50)
     items, _ = wider.fold_in(wider.interactions.fold_in_users(events)).top_k(np.array([0]), 15)
     assert set(items[0].tolist()).isdisjoint({2, 4, 49}) and (items < 37).all()
 
