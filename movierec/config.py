@@ -531,7 +531,7 @@ class Settings(BaseSettings):
     "Numbers of candidates at which candidate recall is computed."
     evaluation_users: int = Field(50_000, ge=0)
     "Maximum number of users that systems are evaluated on; of more, a random sample is taken. 0: all."
-    pool_users: int = Field(20_000, ge=1)
+    pool_users: int = Field(10_000, ge=1)
     "Maximum number of evaluated users in a measurement of candidate recall; of more, a sample is taken."
     bootstrap: int = Field(1_000, ge=100)
     "Resamples behind each confidence interval."

@@ -285,7 +285,7 @@ def solve(
 # %% ../../nbs/31_retrieval.linalg.ipynb #1a9d9f21
 def invert(
     matrix: np.ndarray, # float, n × n, C order, symmetric and positive definite; its lower triangle is overwritten
-    tile_size: int = 1_024,
+    tile_size: int = 512, # half of that of `solve`: zeros above the diagonal of L⁻¹ cost more than small products do
 ) -> None:
     "Replace the lower triangle of A by that of A⁻¹; raises `LinAlgError` if A isn't positive definite."
     inverses, parts = cholesky(matrix, tile_size), tiles(len(matrix), tile_size)
