@@ -38,7 +38,12 @@ results: $(VENV)/.installed ## renew the committed results in reports/results, o
 	$(BIN)/movierec run $(DATA)
 	$(BIN)/movierec compare --protocol leave-last-out --relevant all $(DATASET_OPTION)
 	$(BIN)/movierec compare --protocol leave-last-out --ties random $(DATASET_OPTION)
+	$(BIN)/movierec compare --protocol global-time --relevant all $(DATASET_OPTION)
+	$(BIN)/movierec compare --protocol global-next --relevant all $(DATASET_OPTION)
+	$(BIN)/movierec compare --protocol global-next --relevant all --ties random $(DATASET_OPTION)
+	$(BIN)/movierec compare --protocol global-next-last --relevant all $(DATASET_OPTION)
 	$(BIN)/movierec compare --protocol strong-generalization $(DATASET_OPTION)
+	$(BIN)/movierec backtest $(DATASET_OPTION)
 	$(BIN)/movierec ablate --protocol global-time $(DATASET_OPTION)
 	$(BIN)/movierec ablate --protocol leave-last-out $(DATASET_OPTION)
 

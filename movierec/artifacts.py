@@ -164,6 +164,7 @@ MODULES = (
     "evaluation.results",
     "evaluation.tuning",
     "evaluation.ablation",
+    "evaluation.backtest",
     "evaluation.simulation",
     "evaluation.runs",
     "pipeline",

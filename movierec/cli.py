@@ -10,7 +10,7 @@ __all__ = ['app', 'DatasetOption', 'ProtocolOption', 'DataDirOption', 'ReportsDi
            'RecommendKOption', 'RecommendSystemOption', 'RecommendProtocolOption', 'DebugOption', 'ImportFileArgument',
            'ImportNameOption', 'YesOption', 'ImportTimeFormatOption', 'RemoveOption', 'UsersDatasetOption',
            'CompareProtocolOption', 'SystemsOption', 'RelevantOption', 'TiesOption', 'CompareTargetOption',
-           'NamesOption', 'MetricOption', 'SegmentOption', 'RunsProtocolOption', 'RunsDatasetOption',
+           'NamesOption', 'MetricOption', 'SegmentOption', 'RunsProtocolOption', 'RunsDatasetOption', 'CutsOption',
            'UserContextOption', 'AOption', 'BOption', 'SimulateProtocolOption', 'SimulateKOption', 'PatienceOption',
            'PClickOption', 'PNoiseOption', 'TrialsOption', 'ApiHostOption', 'ApiPortOption', 'WorkersOption',
            'UntilEofOption', 'AppHostOption', 'AppPortOption', 'ApiUrlOption', 'OpenBrowserOption', 'LimitOption',
@@ -18,8 +18,8 @@ __all__ = ['app', 'DatasetOption', 'ProtocolOption', 'DataDirOption', 'ReportsDi
            'ExportRecommendationsTargetOption', 'ExportRecommendationsSystemOption', 'ExportRecommendationsKOption',
            'NameOption', 'SynthesizeTargetOption', 'LikeOption', 'ScaleOption', 'SeedOption', 'LONG_COMMANDS',
            'command_settings', 'run', 'ingest', 'inspect', 'recommend', 'import_ratings', 'users', 'compare', 'runs',
-           'ablate', 'tune', 'simulate', 'api', 'show_app', 'posters', 'export_split', 'export_recommendations',
-           'download', 'synthesize', 'datasets', 'info', 'run_cli', 'main']
+           'ablate', 'backtest', 'tune', 'simulate', 'api', 'show_app', 'posters', 'export_split',
+           'export_recommendations', 'download', 'synthesize', 'datasets', 'info', 'run_cli', 'main']
 
 # %% ../nbs/93_cli.ipynb #cf7e14b9
 import json
@@ -152,7 +152,7 @@ def _print_run(
         counts = f"{settings.dataset} as published has {published.ratings:,} ratings, this source {ratings:,}"
         out.print(f"\n[yellow]Note:[/] {counts}.")
     out.print(
-        f"\n◂ best on validation (NDCG@{settings.cutoffs[0]}), what `recommend` uses. "
+        f"\n◂ chosen on validation (NDCG@{settings.cutoffs[0]}), what `recommend` uses. "
         f"In brackets: 95 % bootstrap intervals over users. {seconds:.1f} s in all."
     )
     if any("user_sample" in result["protocol"] for result in results.values()):
@@ -173,7 +173,7 @@ def _print_served(settings: Settings, seconds: float, options: str) -> None:
 
     serving = opening.open_serving(settings)
     out.print(
-        f"\nReady to serve {settings.dataset}: {serving.system}, best on validation under {serving.protocol}. "
+        f"\nReady to serve {settings.dataset}: {serving.system}, chosen on validation under {serving.protocol}. "
         f"{seconds:.1f} s in all. Log: {log_location()}",
         soft_wrap=True,
     )
@@ -234,7 +234,7 @@ OnBadRowsOption = Annotated[
 ]
 RunProtocolOption = Annotated[
     str | None,
-    typer.Option("--protocol", help="leave-last-out, global-time, strong-generalization or all.", show_default="all"),
+    typer.Option("--protocol", help="leave-last-out, global-time, global-next … or all.", show_default="all"),
 ]
 AllUsersOption = Annotated[
     bool,
@@ -477,7 +477,7 @@ UserIdOption = Annotated[
 RecommendKOption = Annotated[int, typer.Option("-k", min=1, max=100, help="How many movies.")]
 RecommendSystemOption = Annotated[
     str | None,
-    typer.Option("--system", help="Which system.", show_default="the best on validation"),
+    typer.Option("--system", help="Which system.", show_default="the one chosen on validation"),
 ]
 RecommendProtocolOption = Annotated[
     str | None,
@@ -510,7 +510,7 @@ def recommend(
     from movierec.serving.service import recommend as recommend_with_details
 
     result = recommend_with_details(settings, user_id, k, system, protocol)
-    chosen = "" if system else f" (chosen under {result.protocol})"
+    chosen = f" (chosen under {result.protocol}: {result.choice})" if result.choice else ""
     table = plain_table(
         escape(f"{settings.dataset}, user {user_id}: {result.system}{chosen}"),
         "#",
@@ -733,16 +733,17 @@ def _comparison_protocol(protocol: str, ties: str) -> str:
     "Return the name of the protocol that `--protocol` and `--ties` stand for."
     if ties not in ("file", "random"):
         raise ConfigError(f"--ties is file or random, not {ties}")
-    if ties == "random" and protocol != "leave-last-out":
+    if ties == "random" and protocol not in ("leave-last-out", "global-next"):
         raise ConfigError(
-            f"--ties random is for leave-last-out; {protocol} doesn't cut between events of one second"
+            f"--ties random is for leave-last-out and global-next; {protocol} doesn't depend on the order of events of "
+            "one second"
         )
-    return "leave-last-out-random-ties" if ties == "random" else protocol
+    return f"{protocol}-random-ties" if ties == "random" else protocol
 
 # %% ../nbs/93_cli.ipynb #743a154b
 CompareProtocolOption = Annotated[
     str,
-    typer.Option("--protocol", help="leave-last-out, global-time or strong-generalization."),
+    typer.Option("--protocol", help="leave-last-out, global-time, global-next(-last) or strong-generalization."),
 ]
 SystemsOption = Annotated[
     str | None,
@@ -754,7 +755,7 @@ RelevantOption = Annotated[
 ]
 TiesOption = Annotated[
     str,
-    typer.Option("--ties", help="file, or random: events of one second in random order; for leave-last-out."),
+    typer.Option("--ties", help="file, or random: events of one second in random order."),
 ]
 CompareTargetOption = Annotated[
     Path | None,
@@ -804,7 +805,7 @@ def compare(
     headline = results["protocol"]["headline"]
     out.print(results_table(results, {metric: significance_marks(results, metric) for metric in headline}))
     out.print(
-        "\n◂ best on validation. "
+        "\n◂ chosen on validation. "
         "★ significantly better than every other system (paired bootstrap, Holm-adjusted p < 0.05); "
         "≈ not significantly different from the best. "
         f"In brackets: 95 % intervals from {settings.bootstrap:,} resamples of the users. Log: {log_location()}",
@@ -838,7 +839,7 @@ def _list_runs(
         "dataset",
         "protocol",
         "users",
-        "best on validation",
+        "chosen on validation",
         "its metric",
         "changed settings",
         right=("users",),
@@ -848,7 +849,7 @@ def _list_runs(
         figures = (
             run_store.run_metrics(settings, [row["run"]], wanted, segment)
             .set_index("system")
-            .loc[row["best_on_validation"]]
+            .loc[row["chosen_on_validation"]]
         )
         relevant, sample = ", all relevant" if row["relevant"] == "all" else "", row["user_sample"]
         table.add_row(
@@ -857,7 +858,7 @@ def _list_runs(
             row["dataset"],
             row["protocol"] + relevant,
             f"{int(figures.n_users):,}" + (f" (sample of {sample['of']:,})" if isinstance(sample, dict) else ""),
-            row["best_on_validation"],
+            row["chosen_on_validation"],
             f"{wanted} {format_value(figures.value, figures.low, figures.high)}",
             escape(_changed_settings(row) or "–"),
         )
@@ -961,6 +962,46 @@ def ablate(
             )
         out.print(table)
     out.print(f"\nTables: {short_path(paths(settings).results)}   Log: {log_location()}", soft_wrap=True)
+
+# %% ../nbs/93_cli.ipynb #25fa07f6
+CutsOption = Annotated[int, typer.Option("--cuts", min=2, max=24, help="Points in time to evaluate at.")]
+
+# %% ../nbs/93_cli.ipynb #0a38c98d
+@app.command()
+def backtest(
+    cuts: CutsOption = 6,
+    dataset: DatasetOption = None,
+    data_dir: DataDirOption = None,
+    reports_dir: ReportsDirOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+) -> None:
+    "Evaluate all systems at several points in time, fitting them again at each, and say what it costs not to."
+    settings = command_settings(config, assignments, dataset=dataset, data_dir=data_dir, reports_dir=reports_dir)
+    from movierec.evaluation import backtest as backtests
+
+    with logged_progress(settings) as progress:
+        result = backtests.backtest(settings, cuts, progress)
+    metric = f"ndcg@{settings.cutoffs[0]}"
+    ages = list(result["ageing"]["fresh"]["hybrid"])
+    table = plain_table(
+        f"\n{settings.dataset}, {cuts} cuts: {metric}, and its change in models that are some windows old",
+        "system",
+        metric,
+        *(f"{age} old" for age in ages),
+        right=(metric, *(f"{age} old" for age in ages)),
+    )
+    for name, system in result["systems"].items():
+        low, high = system["ci95"][metric]
+        changes = (f"{result['ageing']['fresh'][name][age][metric]:+.3f}" for age in ages)
+        table.add_row(name, f"{system[metric]:.3f} [{low:.3f}, {high:.3f}]", *changes)
+    out.print(table)
+    days = sorted(window["days"] for window in result["windows"])
+    out.print(
+        f"A window has {days[0]:,.0f} to {days[-1]:,.0f} days. Histories of users are up to date in all models. "
+        f"Results: {short_path(paths(settings).results)}   Log: {log_location()}",
+        soft_wrap=True,
+    )
 
 # %% ../nbs/93_cli.ipynb #34e742f1
 UserContextOption = Annotated[str, typer.Option("--context", help="in_session, returning or new_user.")]
@@ -1260,7 +1301,7 @@ def posters(
 ExportProtocolOption = Annotated[str, typer.Option("--protocol", help="One that was run.")]
 ExportSplitTargetOption = Annotated[
     Path,
-    typer.Option("--out", help="Folder to write train, validation, test and test_users.parquet to."),
+    typer.Option("--out", help="Folder for train, validation, test and test_users (or test_predictions).parquet."),
 ]
 
 # %% ../nbs/93_cli.ipynb #17a974f9
@@ -1282,7 +1323,8 @@ def export_split(
 
     rows = pipeline.export_run_split(settings, protocol, target)
     sample = pipeline.user_sample_of_run(settings, protocol)
-    users = f"{rows.pop('test_users'):,} test users" + (f" ({describe_sample(sample)})" if sample else "")
+    what = next(name for name in ("test_users", "test_predictions") if name in rows)
+    users = f"{rows.pop(what):,} {what.replace('_', ' ')}" + (f" ({describe_sample(sample)})" if sample else "")
     parts = [f"{count:,} {part} events" for part, count in rows.items()]
     out.print(f"{short_path(target)}: {', '.join(parts)}; {users}", soft_wrap=True)
 

@@ -78,7 +78,13 @@ CANDIDATE_COLUMNS = ("user_idx", "item_idx", "source", "rank", "score")  # what 
 
 # %% ../nbs/00_config.ipynb #eb3c59db
 ProtocolName = Literal["leave-last-out", "global-time"]
-ExtraProtocolName = Literal["leave-last-out-random-ties", "strong-generalization"]
+ExtraProtocolName = Literal[
+    "leave-last-out-random-ties",
+    "strong-generalization",
+    "global-next",
+    "global-next-last",
+    "global-next-random-ties",
+]
 PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
 EXTRA_PROTOCOLS: tuple[str, ...] = get_args(ExtraProtocolName)
 

@@ -38,20 +38,23 @@ def work_to_do(
     "Count what a run has to do, without what has been made before."
     contents, where = data.manifest["contents"], paths(settings)
     rows = contents["rows"]
-    phases = [(name, phase) for name in protocols for phase in PROTOCOL_RULES[name].phases
+    phases = [(PROTOCOL_RULES[name].split_name, phase) for name in protocols for phase in PROTOCOL_RULES[name].phases
               if phase != "test" or (evaluates and "tuning" in PROTOCOL_RULES[name].phases)]
     fits = sum(read_manifest(where.sources(name, phase)) is None for name, phase in phases)
     to_serve = serves and read_manifest(where.precomputed) is None
     trained = [name for name in protocols if "tuning" in PROTOCOL_RULES[name].phases]
-    untrained = sum(read_manifest(where.rankers(name)) is None for name in trained)
-    unlisted = sum(evaluates and read_manifest(where.lists(name)) is None for name in protocols)
-    users = min(rows["users"], settings.evaluation_users or rows["users"])
+    untrained = sum(read_manifest(where.rankers(PROTOCOL_RULES[name].rankers_name)) is None for name in trained)
+    lists = 0
+    for name in protocols if evaluates else ():
+        if read_manifest(where.lists(name)) is None:
+            most = rows["interactions"] // 10 if PROTOCOL_RULES[name].next_events == "successive" else rows["users"]
+            lists += min(most, settings.evaluation_users or most)
     return Work(
         events=rows["interactions"],
         items=contents["scored_items"],
         fits=fits + (serves and read_manifest(where.serving) is None),
         rankers=untrained,
-        lists=unlisted * users,
+        lists=lists,
         served=rows["users"] if to_serve else 0,
     )
 

@@ -330,7 +330,7 @@ def load(
 def fit_system(
     stages: StageRunner,
     tables: Artifact, # from `ingest`
-    system: str | None, # None: the best on validation
+    system: str | None, # None: the one chosen on validation
     protocol: str, # under which rankers are trained
 ) -> str: # the system
     "Fit what a system needs to be served: sources on all events, and for a ranker what it is trained on."
@@ -341,7 +341,7 @@ def fit_system(
         tuning = stages.run(f"{protocol}: sources for tuning", build_sources, data, split, "tuning")
         train = stages.run(f"{protocol}: sources on train", build_sources, data, split, "validation")
         rankers = stages.run(f"{protocol}: rankers", build_rankers, split, tuning, train)
-        system = system or rankers.manifest["contents"]["best_on_validation"]
+        system = system or rankers.manifest["contents"]["chosen_on_validation"]
         only = None
     else:
         only = sources_behind(system)
@@ -359,7 +359,7 @@ def choose_system(
     tables: Artifact, # from `ingest`
     system: str | None, # as asked for
     protocol: str, # under which rankers are trained
-) -> str | None: # None: the best on validation
+) -> str | None: # None: the one chosen on validation
     """Return the system to fit.
 
     Raises `DataError` for a ranker without times, `NotFoundError` for a protocol without rankers."""
@@ -423,7 +423,7 @@ class Dataset:
 
     def fit(
         self,
-        system: str | None = None, # one of `SYSTEMS`; default: the best on validation
+        system: str | None = None, # one of `SYSTEMS`; default: the one chosen on validation
         protocol: str = "global-time", # under which rankers are trained and the best is chosen
         progress: bool = False, # whether to show it
         **settings: Any, # by name, groups as dicts: `als={"factors": 32}`

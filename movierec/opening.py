@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = ['check_system', 'check_protocol', 'has_times', 'served_protocols', 'check_served_protocol', 'datasets', 'open_data',
-           'TrainedArtifacts', 'open_trained', 'RunArtifacts', 'open_run', 'check_system_of_run', 'default_protocol',
-           'ServingArtifacts', 'open_serving', 'open_fitted']
+           'TrainedArtifacts', 'open_trained', 'RunArtifacts', 'open_run', 'check_system_of_run', 'describe_choice',
+           'default_protocol', 'ServingArtifacts', 'open_serving', 'open_fitted']
 
 # %% ../nbs/59b_opening.ipynb #6601585d
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from .artifacts import Artifact, digest, open_artifact, paths, read_manifest
 from .config import ArtifactError, NotFoundError, PROTOCOLS, SYSTEMS, Settings, did_you_mean
 from .data.catalogue import CATALOGUE
-from .data.splits import PROTOCOL_RULES
+from .data.splits import PROTOCOL_RULES, as_protocol
 from .ranking.ranker import RANKERS
 
 # %% ../nbs/59b_opening.ipynb #247885ec
@@ -101,11 +101,12 @@ def open_trained(
         f"{settings.dataset} hasn't been run under {protocol} yet: "
         f"`movierec run --dataset {settings.dataset} --protocol {protocol}` does it"
     )
-    split = open_artifact(where.split(protocol), missing, interactions=data)
-    if "tuning" not in PROTOCOL_RULES[protocol].phases:
+    rules = PROTOCOL_RULES[protocol]
+    split = as_protocol(open_artifact(where.split(rules.split_name), missing, interactions=data), protocol)
+    if "tuning" not in rules.phases:
         lists = open_artifact(where.lists(protocol), missing, split=split)
         return {"data": data, "split": split, "rankers": None, "choice": lists}
-    rankers = open_artifact(where.rankers(protocol), missing, split=split)
+    rankers = open_artifact(where.rankers(rules.rankers_name), missing, split=split)
     return {"data": data, "split": split, "rankers": rankers, "choice": rankers}
 
 # %% ../nbs/59b_opening.ipynb #b26d6101
@@ -151,6 +152,17 @@ def check_system_of_run(
         )
     return system
 
+# %% ../nbs/59b_opening.ipynb #9ded71ba
+def describe_choice(
+    contents: dict[str, Any], # of the manifest of `TrainedArtifacts.choice`
+) -> str:
+    "Say why a system was chosen, see `choose_on_validation`."
+    highest = contents.get("highest_on_validation", contents["chosen_on_validation"])
+    if highest == contents["chosen_on_validation"]:
+        return "the best on validation"
+    n = len(contents["not_significantly_below"])
+    return f"the most complete of {n} systems that aren't significantly below the best on validation, {highest}"
+
 # %% ../nbs/59b_opening.ipynb #cd168d6b
 def default_protocol(settings: Settings) -> str:
     "Return the protocol whose rankers serve unless another is asked for."
@@ -190,7 +202,7 @@ def _open_precomputed(settings: Settings, **made_from: Artifact) -> Artifact | N
 # %% ../nbs/59b_opening.ipynb #8fab0c41
 def open_serving(
     settings: Settings,
-    system: str | None = None, # one of `SYSTEMS`; default: the best on validation
+    system: str | None = None, # one of `SYSTEMS`; default: the one chosen on validation
     protocol: str | None = None, # default: global-time if it has been run, else leave-last-out
 ) -> ServingArtifacts:
     """Open the artifacts that recommend to users of today.
@@ -200,7 +212,7 @@ def open_serving(
     protocol = check_served_protocol(settings, protocol or default_protocol(settings))
     artifacts = open_trained(settings, protocol)
     choice = artifacts["choice"]
-    best = choice.manifest["contents"]["best_on_validation"]
+    best = choice.manifest["contents"]["chosen_on_validation"]
     system = check_system_of_run(settings, system or best, artifacts)
     missing = (
         f"{settings.dataset} can't be served yet: "

@@ -359,13 +359,15 @@ def export_run_split(
 ) -> dict[str, int]: # rows per part
     """Write the split of a finished run as Parquet (see `export_split`), and which users its lists are of.
 
-    Those are in test_users.parquet: all with a test event, or the random sample of them; see `export_test_users`."""
+    Those are in test_users.parquet: all with a test event, or the random sample of them; where events are predicted
+    one by one, the numbers of the predicted ones are in test_predictions.parquet. See `export_test_users`."""
     artifacts = open_trained(settings, check_protocol(protocol))
     split, data = artifacts["split"], artifacts["data"]
     evaluated = read_manifest(paths(settings).lists(protocol))
     config = evaluated["config"] if evaluated else settings.subset("evaluation_users", "seed")
     rows = export_split(split, data, folder)
-    return rows | {"test_users": export_test_users(split, data, config, folder / "test_users.parquet")}
+    what = "test_predictions" if PROTOCOL_RULES[protocol].next_events else "test_users"
+    return rows | {what: export_test_users(split, data, config, folder / f"{what}.parquet")}
 
 # %% ../nbs/90_pipeline.ipynb #baf12446
 def export_run_recommendations(
@@ -383,7 +385,7 @@ def export_run_recommendations(
     if k > longest:
         raise NotFoundError(f"the published lists are {longest} long, so -k can be at most {longest}")
     system = check_system_of_run(settings, system, artifacts)
-    return export_lists(artifacts["lists"], artifacts["data"], system, k, file)
+    return export_lists(artifacts["lists"], artifacts["split"], artifacts["data"], system, k, file)
 
 # %% ../nbs/90_pipeline.ipynb #1501e6b4
 def user_sample_of_run(

@@ -28,7 +28,7 @@ from .progress import Progress
 def summary_of(artifact: Artifact) -> dict[str, Any]:
     "Return the parts of an artifact's manifest that the log keeps: row counts, number of users, seconds of each fit."
     contents = artifact.manifest["contents"]
-    kept = ("rows", "events", "users", "fit_seconds", "best_on_validation")
+    kept = ("rows", "events", "users", "fit_seconds", "chosen_on_validation")
     return {name: contents[name] for name in kept if name in contents}
 
 # %% ../nbs/89_run_log.ipynb #6c2eb791

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PHASES', 'load_history', 'earlier_phase', 'warm_start', 'keep_checkpoints', 'fitting_rounds', 'fit_sources',
-           'build_sources', 'sources_behind', 'load_phase', 'retrieved_lists', 'build_rankers', 'load_rankers',
-           'precompute']
+           'build_sources', 'sources_behind', 'load_phase', 'retrieved_lists', 'choose_on_validation', 'build_rankers',
+           'load_rankers', 'precompute']
 
 # %% ../nbs/59_stages.ipynb #3da6df5d
 from collections.abc import Callable
@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from .artifacts import Artifact, build, paths, write_arrays
-from .config import ALL_SOURCES, Settings
+from .config import ALL_SOURCES, SYSTEMS, Settings
 from .data.holdout import Holdout, load_holdout
 from .data.interactions import Interactions, load_interactions, load_items
-from .data.splits import PROTOCOL_RULES
+from .data.splits import PROTOCOL_RULES, as_protocol
 from .metrics import user_metrics
 from .parallel import affordable_workers
 from .progress import report_progress
@@ -30,6 +30,7 @@ from .retrieval.als import ALS
 from .retrieval.hybrid import Hybrid, make_hybrid, write_hybrid_metadata
 from .retrieval.neural import SASRec
 from .shards import ItemSide, ServedLists, UserBlock, cut_users, served_lists, training_rows
+from .statistics import not_significantly_below
 
 # %% ../nbs/59_stages.ipynb #c2e47f9f
 PHASES = ("tuning", "validation", "test", "serving")
@@ -134,7 +135,7 @@ def build_sources(
     "Fit the sources on what is known in a phase."
     target, inputs = paths(settings).serving, {"interactions": data.key}
     if split is not None and phase != "serving":
-        target = paths(settings).sources(split.manifest["contents"]["protocol"], phase)
+        target = paths(settings).sources(PROTOCOL_RULES[split.manifest["contents"]["protocol"]].split_name, phase)
         inputs["split"] = split.key
     before = earlier_phase(settings, split, phase)
     earlier = None
@@ -178,17 +179,22 @@ def load_phase(
     """Load the holdout of a phase and its fitted hybrid, and label the candidates of its users.
 
     Raises `DataError` if no candidate is relevant."""
-    holdout = load_holdout(split, phase)
-    hybrid = Hybrid.load(sources.path, holdout.history)
+    protocol = split.manifest["contents"]["protocol"]
+    n_predictions = 0  # all; histories of single predictions are drawn before they are made
+    if PROTOCOL_RULES[protocol].next_events:
+        n_predictions = 2 * (settings.ranker.max_rows // settings.hybrid.pool_size)  # half of them will be relevant
+    holdout = load_holdout(split, phase, n_users=n_predictions, seed=settings.seed)
+    hybrid = Hybrid.load(sources.path, holdout.population)
     users = sample_users(holdout, settings)
     training = TrainingSet.empty(0, hybrid.pool_size)
     if len(users):
         progress = report_progress(report, f"collecting candidates of the {phase} phase", len(users))
         side = ItemSide.of(hybrid, settings.half_life_days)
-        block = UserBlock.of(holdout.history, users, holdout.as_of[users], hybrid.sources["als"].user_factors)
+        factors = hybrid.sources["als"].user_factors if holdout.training_events is None else None
+        block = UserBlock.of(holdout.history, users, holdout.as_of[users], factors)
         training = training_rows(side, block, holdout.relevant[users], list_size, progress, out)
-    check_trainable(training, settings.dataset, split.manifest["contents"]["protocol"], phase)
-    return holdout, hybrid, training
+    check_trainable(training, settings.dataset, protocol, phase)
+    return holdout, holdout.fold_in(hybrid), training
 
 # %% ../nbs/59_stages.ipynb #909d33ce
 def retrieved_lists(
@@ -209,6 +215,22 @@ def retrieved_lists(
     lists["hybrid"] = training.items[:, :k]
     return lists
 
+# %% ../nbs/59_stages.ipynb #2f65dad3
+def choose_on_validation(
+    values: dict[str, np.ndarray], # system → float64, one value of a metric per evaluated user
+    settings: Settings,
+    clusters: np.ndarray | None = None, # see `resampled_means`
+) -> dict[str, Any]: # chosen_on_validation, highest_on_validation, not_significantly_below (names)
+    "Choose the most complete of the systems that aren't significantly below the highest; of sources only, the highest."
+    equal = not_significantly_below(values, resamples=settings.bootstrap, seed=settings.seed, clusters=clusters)
+    highest = max(values, key=lambda name: values[name].mean())
+    complete = [name for name in reversed(SYSTEMS) if name in equal and name not in ALL_SOURCES]
+    return {
+        "chosen_on_validation": complete[0] if complete else highest,
+        "highest_on_validation": highest,
+        "not_significantly_below": equal,
+    }
+
 # %% ../nbs/59_stages.ipynb #f18fc77e
 def build_rankers(
     settings: Settings,
@@ -219,10 +241,13 @@ def build_rankers(
 ) -> Artifact: # a folder per ranker; the validation metrics of all systems in the manifest
     "Train the rankers, and evaluate every system on the validation set."
     k, pool_size = settings.list_size, settings.hybrid.pool_size
+    rules = PROTOCOL_RULES[split.manifest["contents"]["protocol"]]
+    split = as_protocol(split, rules.rankers_name)
 
     def make(folder: Path) -> dict[str, Any]:
-        limit = max(settings.ranker.max_rows // pool_size, 1)
-        n_users = min(limit, split.manifest["contents"]["n_users"])
+        n_users = max(settings.ranker.max_rows // pool_size, 1)
+        if not rules.next_events:
+            n_users = min(n_users, split.manifest["contents"]["n_users"])
         both = TrainingSet.empty(2 * n_users, pool_size)
         tuning = load_phase(settings, split, tuning_sources, "tuning", report, both)[2]
         rest = both.subset(slice(len(tuning.users), None))
@@ -230,28 +255,31 @@ def build_rankers(
         both = both.subset(slice(0, len(tuning.users) + len(validation.users)))  # a user may be in it twice
         lists = retrieved_lists(hybrid, validation, holdout.as_of[validation.users], k, report)
         relevant = holdout.relevant[validation.users]
+        owners = None if holdout.owners is None else holdout.owners[validation.users]
         del hybrid, holdout  # training needs their memory
         for version in RANKERS:
             report(f"training {version}")
             scores = train_ranker(version, tuning, settings).score(validation.features, validation.items)
             lists[version] = rerank(validation.items, scores, k)[0]
             save_ranker(train_ranker(version, both, settings), folder / version)
-        metrics = {}
+        metrics, criterion = {}, {}
         for name, ranked in lists.items():
             values = user_metrics(ranked, relevant, settings.cutoffs)
             metrics[name] = {metric: float(value.mean()) for metric, value in values.items()}
+            criterion[name] = values[f"ndcg@{settings.cutoffs[0]}"]
         return {
             "users": len(validation.users),
             "candidates": int(validation.is_candidate.sum()),
             "relevant_in_pools": int(validation.labels.sum()),
             "relevant": int(relevant.nnz),
             "validation": metrics,
-            "best_on_validation": max(metrics, key=lambda name: metrics[name][f"ndcg@{settings.cutoffs[0]}"]),
+            **choose_on_validation(criterion, settings, owners),
         }
 
-    config = settings.subset("hybrid", "ranker", "ranker_v3", "half_life_days", "seed", "list_size", "cutoffs")
+    config = settings.subset("hybrid", "ranker", "ranker_v3", "half_life_days", "seed", "list_size", "cutoffs",
+                             "bootstrap")
     inputs = {"split": split.key, "tuning_sources": tuning_sources.key, "sources": sources.key}
-    return build(paths(settings).rankers(split.manifest["contents"]["protocol"]), "stages", config, inputs, make)
+    return build(paths(settings).rankers(rules.rankers_name), "stages", config, inputs, make)
 
 # %% ../nbs/59_stages.ipynb #37603dcf
 def load_rankers(
@@ -269,8 +297,8 @@ def precompute(
     choice: Artifact, # from `build_rankers`; from `build_lists` for data without times, on which no ranker is trained
     report: Callable[..., None] = lambda *_: None, # how many users are done
 ) -> Artifact: # items, scores, top_sources and seed_items, each with a row per user
-    "Recommend to all users just after the last event, by the system that was best on validation."
-    best = choice.manifest["contents"]["best_on_validation"]
+    "Recommend to all users just after the last event, by the system that was chosen on validation."
+    best = choice.manifest["contents"]["chosen_on_validation"]
     k = settings.service.precomputed
 
     def make(folder: Path) -> dict[str, Any]:

@@ -89,14 +89,14 @@ def summarize(contents: dict[str, Any]) -> str: # of an artifact's manifest
     from movierec.data.holdout import describe_sample  # imports SciPy, which `--help` doesn't need
 
     rows = contents.get("rows", {})
-    if "best_on_validation" in contents:
-        return f"best on validation: {contents['best_on_validation']}"
+    if "chosen_on_validation" in contents:
+        return f"chosen on validation: {contents['chosen_on_validation']}"
     if "fit_seconds" in contents:
         fits = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in contents["fit_seconds"].items())
         return f"{contents['events']:,} events; {fits}"
     if "users" in contents and rows:
         sample = contents.get("user_sample")
-        who = describe_sample(sample) if sample else f"{contents['users']:,} users"
+        who = describe_sample(sample) if sample else f"{contents['users']:,} {contents.get('unit', 'users')}"
         return f"{len(rows)} systems, {who}"
     return ", ".join(f"{count:,} {name}" for name, count in list(rows.items())[:4])
 
@@ -202,7 +202,7 @@ def results_table(
     results: dict[str, Any], # as in the results file
     marks: dict[str, dict[str, str]] | None = None, # metric → system → mark, from `significance_marks`
 ) -> Table:
-    "Return the metrics of all systems under one protocol; ◂ marks the best on validation."
+    "Return the metrics of all systems under one protocol; ◂ marks the one chosen on validation."
     from movierec.evaluation.tables import describe_users, format_with_interval
 
     protocol = results["protocol"]
@@ -213,7 +213,7 @@ def results_table(
     title = f"{results['dataset']['name']}, {protocol['name']}, test, {describe_users(results)}{counted}"
     table = plain_table(title, "system", *headline, *others, right=(*headline, *others))
     for name, system in results["systems"].items():
-        is_best = name == results["best_on_validation"]
+        is_best = name == results["chosen_on_validation"]
         figures = []
         for metric in headline:
             mark = f"{marks[metric][name]} " if marks else ""

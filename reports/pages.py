@@ -125,7 +125,7 @@ def headline_table(results: dict, systems: tuple[str, ...] | None = None) -> pd.
     rows = {}
     for name, system in results["systems"].items():
         if systems is None or name in systems:
-            label = f"{name} ◂" if name == results["best_on_validation"] else name
+            label = f"{name} ◂" if name == results["chosen_on_validation"] else name
             texts = {metric: f"{format_with_interval(system, metric)} {marks[metric][name]}" for metric in headline}
             rows[label] = {metric: text.rstrip() for metric, text in texts.items()}
             rows[label] |= {metric: system[metric] for metric in others}

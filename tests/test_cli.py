@@ -340,7 +340,7 @@ def test_a_run_of_your_own_files(tmp_path):
     command = ("run", "--ratings", tmp_path / "plays.csv", "--columns", "user=who,item=what,time=when", *common)
     done = movierec(*command, "--serving-only", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "Ready to serve plays: " in done.stdout and "best on validation under global-time" in done.stdout
+    assert "Ready to serve plays: " in done.stdout and "chosen on validation under global-time" in done.stdout
     assert "Note: plays hasn't been evaluated under global-time yet: `movierec run --dataset plays" in done.stdout
     assert "api --dataset plays" in done.stdout and "app --dataset plays" in done.stdout
     assert "--user-id person-1 -k 10 --dataset plays" in done.stdout

@@ -97,7 +97,7 @@ def test_the_package_has_these_names_and_no_other():
 def test_a_fit_recommends_what_a_run_does(dataset, tiny_run, system):
     settings, results = tiny_run
     fitted = dataset.fit(system, **TINY)
-    assert fitted.system == (system or results["global-time"]["best_on_validation"])
+    assert fitted.system == (system or results["global-time"]["chosen_on_validation"])
     for user in (1, 7, 80):
         expected = recommend(settings, user, 10, system, "global-time").table
         pd.testing.assert_frame_equal(fitted.recommend(user), expected)
@@ -107,7 +107,7 @@ def test_an_evaluation_is_that_of_a_run(dataset, tiny_run, tmp_path, monkeypatch
     _, results = tiny_run
     monkeypatch.setenv("MOVIEREC_RESULTS_DIR", str(tmp_path / "published"))
     found = dataset.results("global-time", **TINY)
-    for part in ("systems", "segments", "significance", "best_on_validation"):
+    for part in ("systems", "segments", "significance", "chosen_on_validation"):
         assert found[part] == results["global-time"][part]
     table = dataset.evaluate("global-time", **TINY)
     assert table.loc["hybrid", "ndcg@10"] == results["global-time"]["systems"]["hybrid"]["ndcg@10"]

@@ -34,7 +34,7 @@ def test_a_finished_run_is_opened(tiny_run):
         artifacts = open_run(settings, protocol)
         assert list(artifacts) == ["data", "split", "rankers", "choice", "lists", "evaluation"]
         assert open_trained(settings, protocol)["choice"].key == artifacts["rankers"].key
-        assert open_serving(settings, protocol=protocol).system == result["best_on_validation"]
+        assert open_serving(settings, protocol=protocol).system == result["chosen_on_validation"]
     assert default_protocol(settings) == open_serving(settings).protocol == "global-time"
     assert datasets(settings) == ["tiny"]
 

@@ -300,7 +300,10 @@ def test_published_results_come_with_their_source():
         if name == "note":
             continue
         assert table["dataset"] and table["split"]
-        assert table.get("link", "").startswith("https://") or table["status"]
+        about = table.get("about", {})
+        assert table.get("status") or set(about) == set(table["systems"])
+        for one in about.values():
+            assert one["link"].startswith("https://") and one["source"] and one["setting"]
         for values in table["systems"].values():
             assert len(values) == len(table["metrics"])
             assert all(value is None or 0 < value < 1 for value in values)

@@ -324,6 +324,10 @@ def repeat_run(tiny_run, folder: Path) -> None:
     compare(settings, ("popularity", "als"))
     export_run_split(settings, "global-time", folder / "split")
     export_run_recommendations(settings, "global-time", "als", 5, folder / "lists.parquet")
+    following = settings.model_copy(update={"protocol": "global-next"})
+    run(following)
+    export_run_split(following, "global-next", folder / "split")
+    export_run_recommendations(following, "global-next", "als", 5, folder / "lists.parquet")
     run_metrics(settings, read_runs(settings)["run"].tolist(), "ndcg@5")
     example_user(settings)
 

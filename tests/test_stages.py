@@ -3,6 +3,7 @@
 import numpy as np
 
 from movierec.artifacts import open_artifact, paths, read_arrays, read_manifest
+from movierec.config import load_settings
 from movierec.data.holdout import load_holdout
 from movierec.data.interactions import load_interactions
 from movierec.opening import open_run, open_serving
@@ -15,6 +16,7 @@ from movierec.stages import (
     PHASES,
     build_rankers,
     build_sources,
+    choose_on_validation,
     earlier_phase,
     load_history,
     load_phase,
@@ -52,7 +54,28 @@ def test_every_system_has_validation_metrics(tiny_run):
     contents = artifacts["rankers"].manifest["contents"]
     assert list(contents["validation"]) == list(systems)
     best = max(systems, key=lambda name: contents["validation"][name]["ndcg@5"])
-    assert contents["best_on_validation"] == best
+    assert contents["highest_on_validation"] == best
+
+
+def values_around(means, n, seed=0, spread=0.05):
+    """Per-user values of systems, which differ from each other less than users do."""
+    rng = np.random.default_rng(seed)
+    base = rng.random(n)
+    return {name: base + mean + rng.normal(0, spread, n) for name, mean in means.items()}
+
+
+def test_the_most_complete_of_equals_is_chosen():
+    settings = load_settings()
+    few = values_around({"ease": 0.0, "hybrid": 0.004, "ranked_v1": 0.0, "ranked_v3": 0.002}, 60)
+    choice = choose_on_validation(few, settings)
+    assert choice["chosen_on_validation"] == "ranked_v3" != choice["highest_on_validation"]
+    many = values_around({"ease": 0.0, "hybrid": 0.02, "ranked_v1": 0.0, "ranked_v3": 0.0}, 6000)
+    choice = choose_on_validation(many, settings)
+    assert choice["chosen_on_validation"] == choice["highest_on_validation"] == "hybrid"
+    assert choice["not_significantly_below"] == ["hybrid"]
+    sources = values_around({"ease": 0.001, "als": 0.0}, 60, spread=0.001)
+    assert choose_on_validation(sources, settings)["chosen_on_validation"] == "ease", "no prior among sources"
+    assert choose_on_validation({"als": np.ones(3)}, settings)["not_significantly_below"] == ["als"]
 
 
 def test_recommendations_are_precomputed_for_all_users(tiny_run):

@@ -134,3 +134,33 @@ def test_holm_lies_between_no_correction_and_bonferroni(p):
     adjusted = holm(p)
     assert (adjusted >= p).all() and (adjusted <= np.minimum(p * len(p), 1)).all()
     assert (np.diff(adjusted[np.argsort(p)]) >= 0).all() and adjusted.min() == min(p.min() * len(p), 1)
+
+
+def test_users_are_drawn_with_all_of_their_rows():
+    """Against draws of whole users by hand, with missing values and users of different sizes."""
+    rng = np.random.default_rng(5)
+    clusters = rng.integers(0, 30, 200) * 3
+    values = rng.normal(size=(200, 4)) + clusters[:, None] / 50
+    values[rng.random(values.shape) < 0.2] = np.nan
+    values[:, 2] = np.where(clusters < 40, np.nan, values[:, 2])
+    means = resampled_means(values, 50, 9, clusters)
+    users, draws = np.unique(clusters), np.random.default_rng(9)
+    for row in means:
+        drawn = users[draws.integers(0, len(users), len(users), dtype=np.int32)]
+        rows = np.concatenate([np.flatnonzero(clusters == user) for user in drawn])
+        np.testing.assert_allclose(row, np.nanmean(values[rows], axis=0), rtol=0, atol=1e-12)
+
+
+def test_clusters_of_one_row_are_users():
+    values = np.random.default_rng(1).normal(size=(50, 3))
+    clustered = resampled_means(values, 30, 2, np.arange(50))
+    np.testing.assert_allclose(clustered, resampled_means(values, 30, 2), atol=1e-14)
+
+
+def test_rows_that_resemble_each_other_tell_less():
+    rng = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(40), 25)
+    values = np.repeat(rng.normal(size=40), 25) + rng.normal(0, 0.1, 1000)
+    low, high = bootstrap_interval(values)
+    wide_low, wide_high = bootstrap_interval(values, clusters=clusters)
+    assert wide_high - wide_low > 3 * (high - low)

@@ -17,8 +17,8 @@ import pandas as pd
 
 from ..artifacts import Artifact, build, paths, replace_file
 from ..config import DataError, LIST_COLUMNS, Settings
-from ..data.holdout import Holdout, draw_users, held_out_users, load_holdout, sample_holdout
-from ..data.splits import PROTOCOL_RULES
+from ..data.holdout import Holdout, draw_users, held_out_users, load_holdout
+from ..data.splits import NUMBERED_EVENTS_SQL, PROTOCOL_RULES
 from ..data.tables import connect, query, write_table
 from ..metrics import user_metrics
 from ..progress import report_progress
@@ -26,7 +26,7 @@ from ..ranking.ranker import Ranker
 from ..retrieval.hybrid import Hybrid, ranks_of_items
 from ..retrieval.recommender import candidate_table
 from ..shards import ItemSide, SystemLists, UserBlock, cut_users, system_lists
-from ..stages import load_rankers
+from ..stages import choose_on_validation, load_rankers
 
 # %% ../../nbs/60_evaluation.lists.ipynb #8e11a8c0
 def metric_cutoffs(settings: Settings, protocol: str) -> tuple[int, ...]: # ascending
@@ -97,17 +97,17 @@ def select_on_validation(
     holdout: Holdout, # of the phase "validation"
     settings: Settings,
     protocol: str,
-) -> dict[str, Any]: # validation_users, validation (system → metric → mean), best_on_validation
-    "Return the mean validation metrics of all systems, and the system with the highest last headline metric."
+) -> dict[str, Any]: # validation_users, validation (system → metric → mean), and what `choose_on_validation` returns
+    "Return the mean validation metrics of all systems, and the choice by the last headline metric."
     is_evaluated = np.isin(holdout.users, holdout.evaluated_users)
     relevant, cutoffs = holdout.relevant[holdout.evaluated_users], metric_cutoffs(settings, protocol)
-    means = {}
+    means, criterion = {}, {}
     for name, items in ranked.items():
         values = user_metrics(items[is_evaluated], relevant, cutoffs)
         means[name] = {metric: float(value.mean()) for metric, value in values.items()}
-    criterion = headline_metrics(settings, protocol)[-1]
-    best = max(means, key=lambda name: means[name][criterion])
-    return {"validation_users": int(is_evaluated.sum()), "validation": means, "best_on_validation": best}
+        criterion[name] = values[headline_metrics(settings, protocol)[-1]]
+    choice = choose_on_validation(criterion, settings)
+    return {"validation_users": int(is_evaluated.sum()), "validation": means, **choice}
 
 # %% ../../nbs/60_evaluation.lists.ipynb #97be7f8e
 def _write_rows(con: duckdb.DuckDBPyConnection, rows: pd.DataFrame, file: Path) -> int: # rows written
@@ -174,7 +174,7 @@ def build_lists(
     n_sampled = _sample_size(settings, split, ("test",) if rankers else ("validation", "test"))
 
     def make(folder: Path) -> dict[str, Any]:
-        holdout = sample_holdout(load_holdout(split, "test"), n_sampled, settings.seed)
+        holdout = load_holdout(split, "test", n_users=n_sampled, seed=settings.seed)
         fitted = Hybrid.load(sources.path, holdout.population)
         hybrid = holdout.fold_in(fitted)
         trained = load_rankers(rankers, settings.dataset) if rankers else {}
@@ -184,10 +184,12 @@ def build_lists(
             _write_rows(con, pools, folder / "pools.parquet")
         contents = {"users": len(holdout.users), "rows": rows, "length": size,
                     "pool_users": int(pools["user_idx"].nunique())}
+        if holdout.owners is not None:
+            contents["unit"] = "predictions"
         if holdout.user_sample:
             contents["user_sample"] = holdout.user_sample
         if rankers is None:
-            validation = sample_holdout(load_holdout(split, "validation"), n_sampled, settings.seed)
+            validation = load_holdout(split, "validation", n_users=n_sampled, seed=settings.seed)
             contents |= _choose_without_rankers(fitted, validation, settings, protocol, size, report)
         return contents
 
@@ -195,7 +197,7 @@ def build_lists(
     config["evaluation_users"] = n_sampled
     inputs = {"split": split.key, "sources": sources.key}
     if rankers is None:
-        config["cutoffs"] = list(cutoffs)
+        config |= {"cutoffs": list(cutoffs), "bootstrap": settings.bootstrap}
     else:
         inputs["rankers"] = rankers.key
     return build(paths(settings).lists(protocol), "evaluation.lists", config, inputs, make)
@@ -208,7 +210,7 @@ def load_test_holdout(
 ) -> Holdout:
     "Load the test set that lists were generated for: that of all users, or of the same random sample of them."
     config = lists.manifest["config"]
-    return sample_holdout(load_holdout(split, "test", relevant), config["evaluation_users"], config["seed"])
+    return load_holdout(split, "test", relevant, config["evaluation_users"], config["seed"])
 
 # %% ../../nbs/60_evaluation.lists.ipynb #077a0495
 def list_files(lists: Artifact, system: str) -> list[Path]: # in the order of the users
@@ -232,6 +234,7 @@ def read_lists(
 # %% ../../nbs/60_evaluation.lists.ipynb #2b475a5c
 def export_lists(
     lists: Artifact, # from `build_lists`
+    split: Artifact, # from `build_split`
     data: Artifact, # from `build_interactions`
     system: str, # one of `SYSTEMS`
     k: int, # list length, at most that of the stored lists
@@ -239,12 +242,20 @@ def export_lists(
 ) -> int: # rows
     """Write stored lists as Parquet with the columns userId, movieId, rank and score.
 
+    Where events are predicted one by one, also `event`: the number that `export_split` gives the predicted event.
     Raises `DataError` if the file can't be written."""
-    users, items = data.path / "users.parquet", data.path / "items.parquet"
+    tables: dict[str, Any] = {name: data.path / f"{name}.parquet" for name in ("users", "items")}
+    tables |= {"lists": list_files(lists, system), "test": split.path / "test.parquet"}
+    columns, source = ", ".join(LIST_COLUMNS), "lists JOIN users USING (user_idx)"
+    if PROTOCOL_RULES[split.manifest["contents"]["protocol"]].next_events:
+        columns = columns.replace("movieId", "event, movieId", 1)
+        source = (f"lists JOIN ({NUMBERED_EVENTS_SQL.format(events='test')}) AS numbered ON lists.user_idx = event "
+                  "JOIN users ON users.user_idx = numbered.user_idx")
+    sql = (f"SELECT {columns} FROM {source} JOIN items ON items.item_idx = lists.item_idx "
+           f"WHERE rank <= {k} ORDER BY lists.user_idx, rank")
     try:
-        with connect(lists=list_files(lists, system), users=users, items=items) as con, replace_file(out) as temporary:
-            return write_table(con, f"SELECT {', '.join(LIST_COLUMNS)} FROM lists JOIN users USING (user_idx) "
-                                    f"JOIN items USING (item_idx) WHERE rank <= {k} ORDER BY user_idx, rank", temporary)
+        with connect(**tables) as con, replace_file(out) as temporary:
+            return write_table(con, sql, temporary)
     except (OSError, duckdb.IOException) as error:
         cause = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise DataError(f"{out} can't be written: {cause}") from None
@@ -258,11 +269,14 @@ def export_test_users(
 ) -> int: # rows
     """Write the users that lists were generated for as Parquet with the column userId.
 
-    All users with a test event, or the random sample of them. Raises `DataError` if the file can't be written."""
+    All users with a test event, or the random sample of them; where events are predicted one by one, the column is
+    `event`, see `export_lists`. Raises `DataError` if the file can't be written."""
     drawn = draw_users(held_out_users(split, "test"), config["evaluation_users"], config["seed"])
     try:
         with connect(users=data.path / "users.parquet") as con, replace_file(out) as temporary:
             con.register("drawn", pd.DataFrame({"user_idx": drawn}))
+            if PROTOCOL_RULES[split.manifest["contents"]["protocol"]].next_events:
+                return write_table(con, "SELECT user_idx AS event FROM drawn ORDER BY event", temporary)
             return write_table(con, "SELECT userId FROM users JOIN drawn USING (user_idx) ORDER BY user_idx", temporary)
     except (OSError, duckdb.IOException) as error:
         cause = getattr(error, "strerror", None) or str(error).splitlines()[0]

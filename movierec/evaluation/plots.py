@@ -85,9 +85,9 @@ def plot_comparison(
         figure = Figure(figsize=(9.5, 0.34 * len(systems) + 1.1))
         axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
         for axis, metric in zip(axes, metrics, strict=True):
-            _plot_intervals(axis, systems, metric, results["best_on_validation"])
+            _plot_intervals(axis, systems, metric, results["chosen_on_validation"])
         axes[0].set_yticks(range(len(systems)), list(systems))
         axes[0].invert_yaxis()
         figure.suptitle(f"{results['dataset']['name']}, {results['protocol']['name']}, test: {who}{separator}"
-                        "95 % intervals; orange: best on validation", fontsize=10, x=0.01, ha="left")
+                        "95 % intervals; orange: chosen on validation", fontsize=10, x=0.01, ha="left")
     return figure

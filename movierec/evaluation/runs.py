@@ -17,7 +17,7 @@ import pandas as pd
 from ..artifacts import Artifact, file_lock, paths, replace_atomically, write_json
 from ..config import NotFoundError, Settings, did_you_mean
 from ..data.tables import connect, query, write_table
-from .results import read_results, read_user_metrics
+from .results import read_clusters, read_results, read_user_metrics
 from ..statistics import paired_difference
 
 # %% ../../nbs/67_evaluation.runs.ipynb #7ec1149d
@@ -54,10 +54,10 @@ def metrics_table(
 # %% ../../nbs/67_evaluation.runs.ipynb #e1027f34
 def _describe_run(settings: Settings, evaluation: Artifact, results: dict[str, Any]) -> dict[str, Any]:
     "What `run.json` holds, without the name of the run and the time."
-    protocol, best = results["protocol"], results["best_on_validation"]
+    protocol, best = results["protocol"], results["chosen_on_validation"]
     return {"dataset": settings.dataset, "protocol": protocol["name"], "relevant": protocol["relevant"],
             "n_users": results["systems"][best]["n_users"], "user_sample": protocol.get("user_sample"),
-            "best_on_validation": best,
+            "chosen_on_validation": best,
             "headline": protocol["headline"], "source": results["dataset"]["sha256"],
             "version": results["version"], "code": evaluation.manifest["code"],
             "changed": changed_settings(results["config"]), "config": results["config"],
@@ -95,7 +95,8 @@ _RUN_COLUMNS = {
     "relevant": "VARCHAR",
     "n_users": "BIGINT",
     "user_sample": "STRUCT(users BIGINT, \"of\" BIGINT, seed BIGINT)", # NULL: all users were evaluated
-    "best_on_validation": "VARCHAR",
+    "chosen_on_validation": "VARCHAR",
+    "best_on_validation": "VARCHAR", # as it was called before 0.2; not in the result
     "headline": "VARCHAR[]",
     "source": "VARCHAR",
     "version": "VARCHAR",
@@ -116,7 +117,9 @@ def read_runs(
     sql = (f"SELECT * FROM read_json($files, columns = {{{columns}}}) WHERE ($dataset IS NULL OR dataset = $dataset) "
            "AND ($protocol IS NULL OR protocol = $protocol) ORDER BY time DESC, run")
     with connect() as con:
-        return con.execute(sql, {"files": files, "dataset": dataset, "protocol": protocol}).df()
+        runs = con.execute(sql, {"files": files, "dataset": dataset, "protocol": protocol}).df()
+    runs["chosen_on_validation"] = runs["chosen_on_validation"].fillna(runs.pop("best_on_validation"))
+    return runs
 
 # %% ../../nbs/67_evaluation.runs.ipynb #858cff5e
 def find_run(
@@ -165,13 +168,15 @@ def _user_differences(
     "Paired differences of the systems that are in both runs; none if the runs aren't over the same users."
     first, second = (read_user_metrics(paths(settings).runs / run / "users.parquet", [metric])[metric] for run in runs)
     facts = [find_run(settings, run)[["dataset", "source", "protocol", "relevant"]].tolist() for run in runs]
+    clusters = read_clusters(paths(settings).runs / runs[0] / "users.parquet")
     if facts[0] != facts[1] or not first.index.equals(second.index):
         return {}
     differences = {}
     for system in first.columns.intersection(second.columns):
         both = first[system].notna() & second[system].notna()
         values = (second.loc[both, system].to_numpy(), first.loc[both, system].to_numpy())
-        differences[system] = paired_difference(*values, 0.95, settings.bootstrap, settings.seed)
+        own = None if clusters is None else clusters[both.to_numpy()]
+        differences[system] = paired_difference(*values, 0.95, settings.bootstrap, settings.seed, own)
     return differences
 
 # %% ../../nbs/67_evaluation.runs.ipynb #67f4990e

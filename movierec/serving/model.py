@@ -181,7 +181,7 @@ def _half_life(artifacts: ServingArtifacts, dataset: str) -> float:
 # %% ../../nbs/70_serving.model.ipynb #aad0ffb3
 def load_serving_model(
     settings: Settings,
-    system: str | None = None, # one of `SYSTEMS`; default: the best on validation
+    system: str | None = None, # one of `SYSTEMS`; default: the one chosen on validation
     protocol: str | None = None, # default: global-time if it has been run, else leave-last-out
     artifacts: ServingArtifacts | None = None, # if they are open already
 ) -> ServingModel:

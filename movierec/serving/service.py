@@ -44,7 +44,7 @@ from movierec.serving.user_ranking import (
     select_items,
     similarity_parts,
 )
-from ..opening import ServingArtifacts
+from ..opening import ServingArtifacts, describe_choice, open_trained
 
 # %% ../../nbs/72_serving.service.ipynb #c638d89d
 @dataclass(frozen=True)
@@ -304,7 +304,7 @@ class RecommenderService:
     def open(
         cls,
         settings: Settings,
-        system: str | None = None, # one of `SYSTEMS`; default: the best on validation
+        system: str | None = None, # one of `SYSTEMS`; default: the one chosen on validation
         protocol: str | None = None, # default: global-time if it has been run, else leave-last-out
         artifacts: ServingArtifacts | None = None, # if they are open already
     ) -> Self:
@@ -369,6 +369,7 @@ class DebugRecommendations:
     debug: pd.DataFrame # per movie: each source's rank and score, and the features
     system: str
     protocol: str # under which the system was chosen and trained
+    choice: str # why it was chosen; empty if it was asked for
     notes: list[str] = field(default_factory=list)
 
 # %% ../../nbs/72_serving.service.ipynb #8ac2fbb8
@@ -464,7 +465,7 @@ def recommend(
     settings: Settings,
     user_id: int | str, # the dataset's own userId, or the name of an imported user
     k: int = 10, # how many
-    system: str | None = None, # one of `SYSTEMS`; default: the best on validation
+    system: str | None = None, # one of `SYSTEMS`; default: the one chosen on validation
     protocol: str | None = None, # default: global-time if it has been run, else leave-last-out
 ) -> DebugRecommendations:
     "Return the best k unseen movies for a user, and why. Raises `NotFoundError` for an unknown user."
@@ -479,4 +480,7 @@ def recommend(
     debug = _debug_table(model, found.history, found.user, k, len(table))
     debug.insert(0, "movieId", table.movieId)
     notes = [*(f"{note} to user {user_id}" for note in answer.notes), *found.notes]
-    return DebugRecommendations(table, debug, model.system, model.artifacts.protocol, notes)
+    choice = ""
+    if system is None:
+        choice = describe_choice(open_trained(settings, model.artifacts.protocol)["choice"].manifest["contents"])
+    return DebugRecommendations(table, debug, model.system, model.artifacts.protocol, choice, notes)

@@ -11,7 +11,7 @@ from movierec.data.holdout import (
     load_holdout,
     sample_holdout,
 )
-from movierec.data.interactions import Interactions
+from movierec.data.interactions import Interactions, load_interactions
 from movierec.data.splits import PROTOCOL_RULES
 
 
@@ -86,7 +86,11 @@ def test_seen_and_cold_items_are_not_relevant(history, events, relevant):
     assert holdout.evaluated_users.tolist() == sorted({user for user, _ in relevant})
 
 
-@pytest.mark.parametrize("protocol", PROTOCOL_RULES)
+TOGETHER = [name for name, rules in PROTOCOL_RULES.items() if not rules.next_events]
+ONE_BY_ONE = [name for name, rules in PROTOCOL_RULES.items() if rules.next_events]
+
+
+@pytest.mark.parametrize("protocol", TOGETHER)
 @pytest.mark.parametrize("relevant", ["liked", "all"])
 def test_a_sample_holds_the_same_truth_for_fewer_users(splits, protocol, relevant):
     whole = load_holdout(splits[protocol], "test", relevant)
@@ -156,3 +160,64 @@ def test_held_out_users_are_those_of_the_holdout(splits, protocol):
 def test_a_sample_in_words():
     sample = {"users": 50_000, "of": 138_493, "seed": 42}
     assert describe_sample(sample) == "a random sample of 50,000 of 138,493 users"
+
+
+def predictions_by_hand(log, facts, phase, last_only):
+    """The events of a phase one by one, from all events in the order of user and position: (user, what the user had
+    done before, item, time)."""
+    begin, end = facts[phase], facts.get({"tuning": "validation", "validation": "test"}.get(phase), np.inf)
+    found: list = []
+    for user in np.unique(log.user_idx):
+        own = log.user_idx == user
+        items, times = log.item_idx[own].tolist(), log.timestamp[own].tolist()
+        numbers = [number for number, time in enumerate(times) if begin <= time < end]
+        numbers = numbers[-1:] if last_only else numbers
+        found += [(user, items[:number], items[number], times[number]) for number in numbers]
+    return found
+
+
+@pytest.mark.parametrize("protocol", ["global-next", "global-next-last"])
+@pytest.mark.parametrize("phase", ["tuning", "validation", "test"])
+def test_each_event_is_predicted_from_what_its_user_did_before(tiny, splits, protocol, phase):
+    facts = splits[protocol].manifest["contents"]["facts"]
+    expected = predictions_by_hand(load_interactions(tiny[2]), facts, phase, protocol == "global-next-last")
+    holdout = load_holdout(splits[protocol], phase)
+    history, numbers = holdout.history, holdout.users
+    assert len(numbers) == len(expected) > 0
+    for number, (user, before, item, time) in zip(numbers, expected, strict=True):
+        assert holdout.owners[number] == user and holdout.as_of[number] == time
+        assert history.item_idx[history.indptr[number] : history.indptr[number + 1]].tolist() == before
+        assert holdout.events.item_idx[holdout.events.user_idx == number].tolist() == [item]
+    assert np.array_equal(np.unique(history.user_idx), np.flatnonzero(history.user_counts))
+    assert holdout.population.timestamp.max() < facts[phase], "models know nothing from after the cut"
+    assert history.as_of == holdout.population.as_of == facts[phase]
+    assert history.item_counts.tolist() == holdout.population.item_counts.tolist()
+
+
+@pytest.mark.parametrize("protocol", ONE_BY_ONE)
+def test_a_sample_of_predictions_is_the_same_as_in_the_whole(splits, protocol):
+    whole = load_holdout(splits[protocol], "test", "all")
+    part = load_holdout(splits[protocol], "test", "all", n_users=5, seed=3)
+    assert part.users.tolist() == draw_users(whole.users, 5, 3).tolist()
+    assert part.user_sample == {"users": 5, "of": len(whole.users), "seed": 3, "unit": "predictions"}
+    for number in part.users:
+        own = part.history.user_idx == number
+        same = whole.history.user_idx == number
+        assert part.history.item_idx[own].tolist() == whole.history.item_idx[same].tolist()
+    assert part.as_of.tolist() == whole.as_of.tolist() and part.owners.tolist() == whole.owners.tolist()
+    assert (part.relevant[part.users] != whole.relevant[part.users]).nnz == 0
+    counts = part.counts()
+    assert counts["predictions_evaluated"] == counts["relevant_events"] == 5
+    assert counts["users_evaluated"] == len({whole.owners[number] for number in part.users})
+    assert describe_sample(part.user_sample).endswith(f"of {len(whole.users):,} predictions")
+
+
+def test_random_ties_shuffle_events_of_the_same_second_only(splits):
+    names = ("global-next", "global-next-random-ties")
+    ordered, shuffled = (load_holdout(splits[name], "test", "all") for name in names)
+    assert ordered.as_of.tolist() == shuffled.as_of.tolist() and ordered.owners.tolist() == shuffled.owners.tolist()
+    assert ordered.events.item_idx.tolist() != shuffled.events.item_idx.tolist()
+    for name in ("item_idx", "rating"):
+        pairs = [np.lexsort((getattr(one.events, name), one.as_of, one.owners)) for one in (ordered, shuffled)]
+        one, other = (getattr(h.events, name)[p] for h, p in zip((ordered, shuffled), pairs, strict=True))
+        assert np.array_equal(one, other)

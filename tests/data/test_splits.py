@@ -123,6 +123,25 @@ def test_too_small_for_a_split(tmp_path):
             build_split(settings, data, protocol)
 
 
+@pytest.mark.parametrize("protocol", ["global-next", "global-next-last", "global-next-random-ties"])
+def test_predicted_events_are_numbered_in_an_export(tiny, splits, protocol, tmp_path):
+    _, _, data = tiny
+    export_split(splits[protocol], data, tmp_path)
+    test = query("SELECT * FROM t", t=tmp_path / "test.parquet")
+    assert list(test.columns) == [*COLUMNS, "event"] and test["event"].tolist() == list(range(len(test)))
+    assert "event" not in query("SELECT * FROM t", t=tmp_path / "train.parquet")
+    events = load_holdout(splits[protocol], "test", "all").events
+    movies = query("SELECT movieId FROM t ORDER BY item_idx", t=data.path / "items.parquet")["movieId"].to_numpy()
+    numbered = test.set_index("event").loc[events.user_idx]
+    assert numbered["movieId"].tolist() == movies[events.item_idx].tolist()
+
+
+def test_protocols_that_share_a_split_share_its_files(splits):
+    own, shared = splits["global-time"], splits["global-next"]
+    assert own.path == shared.path and own.key == shared.key
+    assert shared.manifest["contents"]["protocol"] == "global-next" != own.manifest["contents"]["protocol"]
+
+
 def test_export_to_a_file_is_refused(tiny, splits, tmp_path):
     _, _, data = tiny
     (tmp_path / "file").touch()

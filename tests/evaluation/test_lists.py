@@ -61,7 +61,7 @@ def test_a_sample_of_users_has_the_ranks_that_all_users_have(finished):
 def test_exported_lists_have_external_ids(finished, tmp_path):
     _, artifacts, *_ = finished
     file = tmp_path / "new" / "lists.parquet"
-    rows = export_lists(artifacts["lists"], artifacts["data"], "als", 5, file)
+    rows = export_lists(artifacts["lists"], artifacts["split"], artifacts["data"], "als", 5, file)
     exported = query("SELECT * FROM lists", lists=file)
     files = list_files(artifacts["lists"], "als")
     stored = query("SELECT score FROM lists WHERE rank <= 5 ORDER BY user_idx, rank", lists=files)
@@ -73,7 +73,8 @@ def test_a_target_that_is_no_folder_is_an_error(finished, tmp_path):
     _, artifacts, *_ = finished
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="can't be written"):
-        export_lists(artifacts["lists"], artifacts["data"], "als", 5, tmp_path / "file" / "lists.parquet")
+        file = tmp_path / "file" / "lists.parquet"
+        export_lists(artifacts["lists"], artifacts["split"], artifacts["data"], "als", 5, file)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -12,12 +12,12 @@ def test_a_panel_for_each_headline_metric(tiny_run, segment):
     assert [axis.get_title(loc="left") or axis.get_title() for axis in figure.axes] == results["protocol"]["headline"]
 
 
-def test_points_are_the_means_and_the_best_on_validation_is_highlighted(tiny_run):
+def test_points_are_the_means_and_the_chosen_on_validation_is_highlighted(tiny_run):
     results = tiny_run[1]["global-time"]
     axis = plot_comparison(results, ("ndcg@5",)).axes[0]
     means = [line for line in axis.lines if line.get_marker() == "o"]
     assert [line.get_xdata()[0] for line in means] == [system["ndcg@5"] for system in results["systems"].values()]
-    colours = [HIGHLIGHT if name == results["best_on_validation"] else COLOURS[0] for name in results["systems"]]
+    colours = [HIGHLIGHT if name == results["chosen_on_validation"] else COLOURS[0] for name in results["systems"]]
     assert [line.get_color() for line in means] == colours
 
 

@@ -85,7 +85,7 @@ def test_results_of_a_sample_say_so(tiny_run, sampled_run, protocol):
     test = part["protocol"]["test"]
     assert test["users_with_events"] == 8 >= test["users_evaluated"] == part["systems"]["als"]["n_users"]
     assert part["config"]["evaluation_users"] == 8
-    assert part["pools"]["n_users"] <= 8 and part["best_on_validation"] == whole["best_on_validation"]
+    assert part["pools"]["n_users"] <= 8 and part["chosen_on_validation"] == whole["chosen_on_validation"]
     assert part["protocol"]["items_in_history"] == whole["protocol"]["items_in_history"]
 
 

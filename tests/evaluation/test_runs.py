@@ -75,7 +75,7 @@ def test_metrics_are_those_of_the_results(tiny_run):
         for name, system in expected["systems"].items():
             assert metrics.loc[name, "value"] == system["ndcg@5"]
             assert metrics.loc[name, ["low", "high"]].tolist() == system["ci95"]["ndcg@5"]
-        assert row.best_on_validation == expected["best_on_validation"]
+        assert row.chosen_on_validation == expected["chosen_on_validation"]
         assert json.loads(row.changed) == changed_settings(expected["config"])
         assert json.loads(row.changed)["als.factors"] == 8
 
