@@ -33,7 +33,7 @@ def unit_of(
     results: dict[str, Any], # as in the results file
 ) -> str: # "users" or "predictions"
     "Return what the metrics are means over."
-    return "predictions" if "predictions_evaluated" in results["protocol"]["test"] else "users"
+    return "predictions" if "predictions_evaluated" in results["protocol"].get("test", {}) else "users"
 
 # %% ../../nbs/62_evaluation.tables.ipynb #86a4b3e3
 def describe_users(
@@ -43,7 +43,7 @@ def describe_users(
     "Return the number of evaluated users in words, and of which sample they are, if it is one."
     if n_users is None:
         n_users = next(iter(results["systems"].values()))["n_users"]
-    sample, test = results["protocol"].get("user_sample"), results["protocol"]["test"]
+    sample, test = results["protocol"].get("user_sample"), results["protocol"].get("test", {})
     whose = f" for {test['users_evaluated']:,} users" if test.get("predictions_evaluated") == n_users else ""
     return f"{n_users:,} {unit_of(results)}{whose}" + (f" from {describe_sample(sample)}" if sample else "")
 
