@@ -201,6 +201,28 @@ def test_ablate_and_tune(tiny_run, tmp_path, run_here):
     fails(run_here("ablate", *options(settings), "--protocol", "all"), "no protocol all")
 
 
+def test_backtest(tiny_run, tmp_path, run_here):
+    settings = copy_of_run(tiny_run[0], tmp_path)
+    done = run_here("backtest", *options(settings), "--cuts", "2")
+    assert done.returncode == 0, done.stderr
+    assert "tiny, 2 cuts: ndcg@" in done.stdout and "ranked_v3" in done.stdout and "1 old" in done.stdout
+    assert (paths(settings).results / "backtest.json").is_file()
+    fails(run_here("backtest", *options(settings), "--cuts", "1"), "--cuts")
+    fails(run_here("backtest", "--dataset", "tyni", "--data-dir", settings.data_dir), "no dataset tyni")
+
+
+def test_predictions_one_by_one(tiny_run, tmp_path, run_here):
+    settings = copy_of_run(tiny_run[0], tmp_path, evaluation_users=20)
+    sampled = (*options(settings), "--set", "evaluation_users=20")
+    done = run_here("compare", *sampled, "--protocol", "global-next", "--relevant", "all")
+    assert done.returncode == 0, done.stderr
+    assert "20 predictions for" in done.stdout and "from a random sample of 20 of" in done.stdout
+    done = run_here("export-split", "--protocol", "global-next", "--out", tmp_path / "split", *options(settings))
+    assert done.returncode == 0, done.stderr
+    assert "20 test predictions (a random sample of 20 of" in done.stdout
+    fails(run_here("recommend", "--user-id", "1", "--protocol", "global-next", *options(settings)), "only measures")
+
+
 def test_info(tiny_run, tmp_path, run_here):
     settings, _ = tiny_run
     done = run_here("info", "--data-dir", settings.data_dir, "--reports-dir", settings.reports_dir)
@@ -558,7 +580,7 @@ def test_compare(tiny_run, tmp_path, run_here):
     ("arguments", "parts"),
     [
         (("--systems", "als,eese"), ("did you mean ease",)),
-        (("--ties", "random"), ("--ties random is for leave-last-out",)),
+        (("--ties", "random"), ("--ties random is for leave-last-out and global-next",)),
         (("--ties", "rndom"), ("file or random",)),
         (("--relevant", "everything"), ("relevant", "liked")),
         (("--protocol", "all"), ("one protocol at a time",)),
