@@ -1015,6 +1015,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'movierec/evaluation/simulation.py'),
                                                 'movierec.evaluation.simulation.ab_test_power': ( 'evaluation.simulation.html#ab_test_power',
                                                                                                   'movierec/evaluation/simulation.py'),
+                                                'movierec.evaluation.simulation.clicks_by_overlap': ( 'evaluation.simulation.html#clicks_by_overlap',
+                                                                                                      'movierec/evaluation/simulation.py'),
                                                 'movierec.evaluation.simulation.expected_clicks': ( 'evaluation.simulation.html#expected_clicks',
                                                                                                     'movierec/evaluation/simulation.py'),
                                                 'movierec.evaluation.simulation.false_positive_rate': ( 'evaluation.simulation.html#false_positive_rate',

@@ -13,6 +13,7 @@ from movierec.config import ConfigError, DataError
 from movierec.evaluation.simulation import (
     UserModel,
     ab_test,
+    clicks_by_overlap,
     expected_clicks,
     false_positive_rate,
     interleave,
@@ -339,3 +340,20 @@ def test_no_sample_size_suffices_for_equal_systems():
     result = simulate(a, a, relevant, sizes=(50,), trials=20)
     assert result["users_for_80_percent"] == {"ab_test_formula": None, "ab_test": None, "interleave": None}
     assert "no number suffices" in plot_power(result).axes[0].lines[2].get_label()
+
+
+def test_clicks_by_overlap_against_a_plain_loop():
+    rng, model = np.random.default_rng(3), UserModel()
+    a, b = random_lists(rng, 40, 12, 5), random_lists(rng, 40, 12, 5)
+    relevant = sparse.csr_matrix((rng.random((40, 12)) < 0.3).astype(np.float32))
+    parts = clicks_by_overlap(a, b, relevant, model)
+    for name, mine, theirs in (("a", a, b), ("b", b, a)):
+        expected = {"own": 0.0, "shared": 0.0}
+        for user in range(40):
+            for rank, item in enumerate(mine[user].tolist()):
+                if item >= 0:
+                    click = model.p_click if relevant[user, item] else model.p_noise
+                    expected["shared" if item in theirs[user] else "own"] += model.patience**rank * click / 40
+        assert parts[name] == pytest.approx(expected, rel=1e-6)
+    shared = np.mean([len(set(one[one >= 0]) & set(other[other >= 0])) for one, other in zip(a, b, strict=True)])
+    assert parts["shared_movies"] == pytest.approx(shared)
