@@ -216,7 +216,7 @@ def test_predictions_one_by_one(tiny_run, tmp_path, run_here):
     sampled = (*options(settings), "--set", "evaluation_users=20")
     done = run_here("compare", *sampled, "--protocol", "global-next", "--relevant", "all")
     assert done.returncode == 0, done.stderr
-    assert "20 predictions for" in done.stdout and "from a random sample of 20 of" in done.stdout
+    assert "20 predictions for" in done.stdout and ", a random sample of 20 of" in done.stdout
     done = run_here("export-split", "--protocol", "global-next", "--out", tmp_path / "split", *options(settings))
     assert done.returncode == 0, done.stderr
     assert "20 test predictions (a random sample of 20 of" in done.stdout

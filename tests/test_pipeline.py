@@ -34,6 +34,7 @@ from movierec.data.splits import PROTOCOL_RULES, build_split
 from movierec.data.tables import query
 from movierec.evaluation.ablation import ablate
 from movierec.evaluation.lists import iterate_lists
+from movierec.evaluation.tuning import tune
 from movierec.opening import datasets, open_data, open_run
 from movierec.pipeline import (
     compare,
@@ -631,6 +632,12 @@ def test_tied_predictions_are_reported_apart(next_run, protocol):
     assert sum(part["n_users"] for part in parts) == metrics["n_users"]
     mean = sum(part["n_users"] * part.get("recall@10", 0) for part in parts) / metrics["n_users"]
     assert mean == pytest.approx(metrics["recall@10"])
+
+
+def test_single_predictions_can_be_tuned_on(next_run):
+    settings, _ = next_run
+    weights, reached = tune(settings["global-next"], "global-next", "in_session")
+    assert max(weights.values()) > 0 and reached.notna().all()
 
 
 def test_later_events_change_no_prediction(next_run, tiny_run, tmp_path):

@@ -244,7 +244,7 @@ def _measurements(
 # %% ../../nbs/65b_evaluation.ablation.ipynb #a9648b16
 def ablate(
     settings: Settings,
-    protocol: str, # one of `PROTOCOLS`
+    protocol: str, # one of `PROTOCOL_RULES`
     progress: Progress | None = None, # what shows how far it is
 ) -> dict[str, pd.DataFrame]: # "sources", "features", "importance", "calibration" and "learning-curve"
     "Measure the parts of a finished run, and write reports/results/<dataset>/<protocol>-<table>.csv."

@@ -44,8 +44,10 @@ def describe_users(
     if n_users is None:
         n_users = next(iter(results["systems"].values()))["n_users"]
     sample, test = results["protocol"].get("user_sample"), results["protocol"].get("test", {})
-    whose = f" for {test['users_evaluated']:,} users" if test.get("predictions_evaluated") == n_users else ""
-    return f"{n_users:,} {unit_of(results)}{whose}" + (f" from {describe_sample(sample)}" if sample else "")
+    text, link = f"{n_users:,} {unit_of(results)}", " from "
+    if test.get("predictions_evaluated") == n_users:
+        text, link = f"{text} for {test['users_evaluated']:,} users", ", "
+    return f"{text}{link}{describe_sample(sample)}" if sample else text
 
 # %% ../../nbs/62_evaluation.tables.ipynb #0f8fd829
 def format_with_interval(

@@ -15,6 +15,7 @@ import pandas as pd
 from ..artifacts import Artifact, open_artifact, paths
 from ..config import DataError, NotFoundError, Settings, did_you_mean
 from ..data.holdout import Holdout, load_holdout
+from ..data.splits import PROTOCOL_RULES
 from ..metrics import user_metrics
 from ..retrieval.fusion import USER_CONTEXTS
 from ..retrieval.hybrid import Hybrid
@@ -132,7 +133,7 @@ def tune_weights(
 # %% ../../nbs/65_evaluation.tuning.ipynb #6b93fbb9
 def open_phases(
     settings: Settings,
-    protocol: str, # one of `PROTOCOLS`
+    protocol: str, # one of `PROTOCOL_RULES`
 ) -> tuple[Settings, Artifact, dict[str, Artifact]]: # the run's settings; its split; phase → fitted sources
     "Open what a finished run knew before the test; raises `NotFoundError` if there is no such run."
     artifacts = open_trained(settings, check_protocol(protocol))
@@ -144,7 +145,7 @@ def open_phases(
         f"`movierec run --dataset {settings.dataset} --protocol {protocol}` fits them again"
     )
     sources = {
-        phase: open_artifact(paths(settings).sources(protocol, phase), missing, split=split)
+        phase: open_artifact(paths(settings).sources(PROTOCOL_RULES[protocol].split_name, phase), missing, split=split)
         for phase in ("tuning", "validation")
     }
     # with it the results of a run with the neural source have names of their own
@@ -155,7 +156,7 @@ def open_phases(
 # %% ../../nbs/65_evaluation.tuning.ipynb #57fadc17
 def tune(
     settings: Settings,
-    protocol: str, # one of `PROTOCOLS`
+    protocol: str, # one of `PROTOCOL_RULES`
     user_context: str, # one of `USER_CONTEXTS`
 ) -> tuple[dict[str, float], pd.Series]: # source → weight; the metrics they reach on validation
     "Tune the weights of one user context on the validation set of a finished run."
@@ -163,6 +164,7 @@ def tune(
         hint = did_you_mean(user_context, USER_CONTEXTS)
         raise NotFoundError(f"there is no user context {user_context}{hint}: there are {', '.join(USER_CONTEXTS)}")
     settings, split, sources = open_phases(settings, protocol)
-    holdout = load_holdout(split, "validation")
-    hybrid = Hybrid.load(sources["validation"].path, holdout.history)
+    n_predictions = settings.evaluation_users if PROTOCOL_RULES[protocol].next_events else 0
+    holdout = load_holdout(split, "validation", n_users=n_predictions, seed=settings.seed)
+    hybrid = holdout.fold_in(Hybrid.load(sources["validation"].path, holdout.population))
     return tune_weights(hybrid, holdout, user_context, max(settings.hybrid.depth, 200), seed=settings.seed)
