@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['check_system', 'check_protocol', 'has_times', 'served_protocols', 'check_served_protocol', 'datasets', 'open_data',
-           'TrainedArtifacts', 'open_trained', 'RunArtifacts', 'open_run', 'check_system_of_run', 'describe_choice',
-           'default_protocol', 'ServingArtifacts', 'open_serving', 'open_fitted']
+           'TrainedArtifacts', 'open_trained', 'ListedArtifacts', 'open_listed', 'RunArtifacts', 'open_run',
+           'check_system_of_run', 'describe_choice', 'default_protocol', 'ServingArtifacts', 'open_serving',
+           'open_fitted']
 
 # %% ../nbs/59b_opening.ipynb #6601585d
 from dataclasses import dataclass
@@ -109,10 +110,43 @@ def open_trained(
     rankers = open_artifact(where.rankers(rules.rankers_name), missing, split=split)
     return {"data": data, "split": split, "rankers": rankers, "choice": rankers}
 
-# %% ../nbs/59b_opening.ipynb #b26d6101
-class RunArtifacts(TrainedArtifacts):
-    "The artifacts of a finished run under a protocol."
+# %% ../nbs/59b_opening.ipynb #59bl0001
+class ListedArtifacts(TrainedArtifacts):
+    "What a run has trained under a protocol, and the lists of the test."
     lists: Artifact
+
+# %% ../nbs/59b_opening.ipynb #59bl0002
+def _made_from(trained: TrainedArtifacts) -> dict[str, Artifact]:
+    "Return what lists are made from, by the name of the input."
+    made_from = {"split": trained["split"]}
+    if trained["rankers"] is not None:
+        made_from["rankers"] = trained["rankers"]
+    return made_from
+
+# %% ../nbs/59b_opening.ipynb #59bl0003
+def _not_evaluated(settings: Settings, protocol: str) -> str:
+    "Say that a run has no evaluation, and which command makes it."
+    options = f"--dataset {settings.dataset} --protocol {protocol}"
+    if settings.relevant != "liked":
+        options += f" --set relevant={settings.relevant}"
+    return f"{settings.dataset} hasn't been evaluated under {protocol} yet: `movierec run {options}` does it"
+
+# %% ../nbs/59b_opening.ipynb #59bl0004
+def open_listed(
+    settings: Settings,
+    protocol: str, # one of `PROTOCOL_RULES`
+) -> ListedArtifacts:
+    """Open the test lists of a run and what they were made from.
+
+    Raises `NotFoundError` if they are missing, `ArtifactError` if parts don't belong together."""
+    trained = open_trained(settings, protocol)
+    missing = _not_evaluated(settings, protocol)
+    lists = open_artifact(paths(settings).lists(protocol), missing, **_made_from(trained))
+    return {**trained, "lists": lists}
+
+# %% ../nbs/59b_opening.ipynb #b26d6101
+class RunArtifacts(ListedArtifacts):
+    "The artifacts of a finished run under a protocol."
     evaluation: Artifact
 
 # %% ../nbs/59b_opening.ipynb #e00d7d4c
@@ -123,17 +157,10 @@ def open_run(
     """Open a finished run, evaluation included.
 
     Raises `NotFoundError` if it is missing, `ArtifactError` if its parts don't belong together."""
-    trained, where = open_trained(settings, protocol), paths(settings)
-    options = f"--dataset {settings.dataset} --protocol {protocol}"
-    if settings.relevant != "liked":
-        options += f" --set relevant={settings.relevant}"
-    missing = f"{settings.dataset} hasn't been evaluated under {protocol} yet: `movierec run {options}` does it"
-    made_from = {"split": trained["split"]}
-    if trained["rankers"] is not None:
-        made_from["rankers"] = trained["rankers"]
-    lists = open_artifact(where.lists(protocol), missing, **made_from)
-    evaluation = open_artifact(where.evaluation(protocol, settings.relevant), missing, **made_from, lists=lists)
-    return {**trained, "lists": lists, "evaluation": evaluation}
+    listed = open_listed(settings, protocol)
+    file = paths(settings).evaluation(protocol, settings.relevant)
+    evaluation = open_artifact(file, _not_evaluated(settings, protocol), **_made_from(listed), lists=listed["lists"])
+    return {**listed, "evaluation": evaluation}
 
 # %% ../nbs/59b_opening.ipynb #fdcae957
 def check_system_of_run(

@@ -40,6 +40,7 @@ from movierec.opening import (
     datasets,
     default_protocol,
     open_data,
+    open_listed,
     open_run,
     open_trained,
     served_protocols,
@@ -380,7 +381,7 @@ def export_run_recommendations(
     """Write the lists of a system, those behind the published metrics, as Parquet; see `export_lists`.
 
     They are of the evaluated users: a random sample, if there were more than `evaluation_users`."""
-    artifacts = open_run(settings, check_protocol(protocol))
+    artifacts = open_listed(settings, check_protocol(protocol))
     longest = artifacts["lists"].manifest["contents"]["length"]
     if k > longest:
         raise NotFoundError(f"the published lists are {longest} long, so -k can be at most {longest}")
@@ -393,4 +394,4 @@ def user_sample_of_run(
     protocol: str, # one of `PROTOCOL_RULES`
 ) -> dict[str, int] | None: # see `sample_holdout`; None: all users
     "Return the random sample of users that a finished run was evaluated on."
-    return open_run(settings, check_protocol(protocol))["lists"].manifest["contents"].get("user_sample")
+    return open_listed(settings, check_protocol(protocol))["lists"].manifest["contents"].get("user_sample")
