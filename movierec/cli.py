@@ -234,7 +234,11 @@ OnBadRowsOption = Annotated[
 ]
 RunProtocolOption = Annotated[
     str | None,
-    typer.Option("--protocol", help="leave-last-out, global-time, global-next … or all.", show_default="all"),
+    typer.Option(
+        "--protocol",
+        help="leave-last-out, global-time, global-next(-last), strong-generalization or all.",
+        show_default="all",
+    ),
 ]
 AllUsersOption = Annotated[
     bool,
@@ -984,12 +988,13 @@ def backtest(
         result = backtests.backtest(settings, cuts, progress)
     metric = f"ndcg@{settings.cutoffs[0]}"
     ages = list(result["ageing"]["fresh"]["hybrid"])
+    columns = [f"{age} window{'s' if age != '1' else ''}" for age in ages]
     table = plain_table(
         f"\n{settings.dataset}, {cuts} cuts: {metric}, and its change in models that are some windows old",
         "system",
         metric,
-        *(f"{age} old" for age in ages),
-        right=(metric, *(f"{age} old" for age in ages)),
+        *columns,
+        right=(metric, *columns),
     )
     for name, system in result["systems"].items():
         low, high = system["ci95"][metric]

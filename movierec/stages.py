@@ -182,7 +182,7 @@ def load_phase(
     protocol = split.manifest["contents"]["protocol"]
     n_predictions = 0  # all; histories of single predictions are drawn before they are made
     if PROTOCOL_RULES[protocol].next_events:
-        n_predictions = 2 * (settings.ranker.max_rows // settings.hybrid.pool_size)  # half of them will be relevant
+        n_predictions = 2 * (settings.ranker.max_rows // settings.hybrid.pool_size)  # half or more are relevant
     holdout = load_holdout(split, phase, n_users=n_predictions, seed=settings.seed)
     hybrid = Hybrid.load(sources.path, holdout.population)
     users = sample_users(holdout, settings)

@@ -205,7 +205,7 @@ def test_backtest(tiny_run, tmp_path, run_here):
     settings = copy_of_run(tiny_run[0], tmp_path)
     done = run_here("backtest", *options(settings), "--cuts", "2")
     assert done.returncode == 0, done.stderr
-    assert "tiny, 2 cuts: ndcg@" in done.stdout and "ranked_v3" in done.stdout and "1 old" in done.stdout
+    assert "tiny, 2 cuts: ndcg@" in done.stdout and "ranked_v3" in done.stdout and "1 window" in done.stdout
     assert (paths(settings).results / "backtest.json").is_file()
     fails(run_here("backtest", *options(settings), "--cuts", "1"), "--cuts")
     fails(run_here("backtest", "--dataset", "tyni", "--data-dir", settings.data_dir), "no dataset tyni")

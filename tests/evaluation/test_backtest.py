@@ -1,6 +1,7 @@
-"""Walking forward, nothing of a window reaches a model that is asked in it."""
+"""Walking forward, nothing of a window reaches a model that is evaluated in it."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from movierec.artifacts import paths
 from movierec.config import DataError
 from movierec.data.interactions import load_interactions, load_items
-from movierec.evaluation.backtest import TRAINING_WINDOWS, Window, ask_models, backtest, walk, walk_forward
+from movierec.evaluation.backtest import TRAINING_WINDOWS, Window, backtest, cut_windows, evaluate_models, walk_forward
 from movierec.opening import open_data
 from movierec.progress import Progress
 from movierec.retrieval.hybrid import make_hybrid
@@ -22,26 +23,26 @@ def walked(tiny_run, tmp_path_factory):
     settings, folder = tiny_run[0], tmp_path_factory.mktemp("backtest")
     data = open_data(settings)
     interactions = load_interactions(data)
-    windows, asked = walk(settings, interactions, load_items(data), 6, folder, Progress())
-    return settings, interactions, windows, asked, folder
+    windows, evaluations = walk_forward(settings, interactions, load_items(data), 6, folder, Progress())
+    return settings, interactions, windows, evaluations, folder
 
 
 def test_windows_are_consecutive_and_of_equally_many_events():
     times = np.sort(np.random.default_rng(0).integers(0, 10**6, 8_000))
-    windows = walk_forward(times, 6)
+    windows = cut_windows(times, 6)
     assert len(windows) == 8 and windows[-1].end == times.max() + 1
     assert all(one.end == other.begin for one, other in pairwise(windows))
     counts = [((times >= window.begin) & (times < window.end)).sum() for window in windows]
     assert min(counts) >= 790 and max(counts) <= 810
     with pytest.raises(DataError, match="try fewer"):
-        walk_forward(np.repeat([1, 2, 3], 5), 6)
+        cut_windows(np.repeat([1, 2, 3], 5), 6)
 
 
 def test_the_last_window_is_the_test_window_of_global_time(walked, tiny_run):
-    _, _, windows, asked, _ = walked
+    _, _, windows, evaluations, _ = walked
     facts = tiny_run[1]["global-time"]["protocol"]["facts"]
     assert [window.begin for window in windows[-3:]] == [facts["tuning"], facts["validation"], facts["test"]]
-    (last,) = (one for one in asked if one.fitted == one.window == len(windows) - 1)
+    (last,) = (one for one in evaluations if one.fitted == one.window == len(windows) - 1)
     published = tiny_run[1]["global-time"]["systems"]
     assert len(last.users) == published["hybrid"]["n_users"]
     for name in ("popularity", "popularity_recent", "item_item", "ease", "sequential", "linear_ar", "genre"):
@@ -50,16 +51,16 @@ def test_the_last_window_is_the_test_window_of_global_time(walked, tiny_run):
 
 
 def test_what_happens_in_a_window_and_later_reaches_no_model(walked, tmp_path):
-    """Models from events before the window alone, written by another walk over a log that ends there, are the same."""
+    """Models fitted on a log whose later events are of other movies are the same."""
     settings, interactions, windows, _, folder = walked
     number = TRAINING_WINDOWS + 1
     window = windows[number]
     begin = window.begin
-    shuffled = interactions.select(np.ones(len(interactions), bool))
-    items = shuffled.item_idx.copy()
-    later = shuffled.timestamp >= begin
+    items = interactions.item_idx.copy()
+    later = interactions.timestamp >= begin
     items[later] = np.random.default_rng(0).permutation(items[later])
     assert (items[~later] == interactions.item_idx[~later]).all() and (items != interactions.item_idx).any()
+    shuffled = replace(interactions, item_idx=items)
     known, other = window.known(interactions), Window(begin, window.end).known(shuffled)
     assert np.array_equal(known.item_idx, other.item_idx) and known.timestamp.max() < begin
     hybrid = make_hybrid(settings, load_items(open_data(settings))).fit(other)
@@ -72,24 +73,24 @@ def test_what_happens_in_a_window_and_later_reaches_no_model(walked, tmp_path):
             assert (a != b).nnz == 0 if hasattr(a, "nnz") else np.array_equal(a, b), (name, part)
 
 
-def test_every_model_is_asked_at_its_window_and_at_later_ones(walked):
-    _, interactions, windows, asked, _ = walked
-    found = {(one.fitted, one.window, one.fresh) for one in asked}
+def test_every_model_is_evaluated_at_its_window_and_at_later_ones(walked):
+    _, interactions, windows, evaluations, _ = walked
+    found = {(one.fitted, one.window, one.fresh) for one in evaluations}
     numbers = range(TRAINING_WINDOWS, len(windows))
     assert found == {(i, j, True) for j in numbers for i in numbers if i <= j} | {
         (i, j, False) for j in numbers for i in numbers if i < j
     }
-    for one in asked:
+    for one in evaluations:
         evaluated = windows[one.window].holdout(interactions).evaluated_users
         assert one.users.tolist() == evaluated.tolist()
         assert all(values.shape == (len(evaluated), 2) for values in one.metrics.values())
 
 
-def test_fresh_histories_show_nothing_that_was_seen(walked):
-    """With old histories a list may repeat what the user has seen since; with fresh ones it doesn't."""
+def test_fresh_histories_are_not_the_old_ones(walked):
+    """The same model gives other lists to users of whom it knows what they did since."""
     settings, interactions, windows, _, folder = walked
     number = len(windows) - 1
-    answers = ask_models(interactions, windows, number, folder, settings)
+    answers = evaluate_models(interactions, windows, number, folder, settings)
     old, fresh = (
         next(one for one in answers if one.fitted == TRAINING_WINDOWS and one.fresh is kind) for kind in (False, True)
     )
