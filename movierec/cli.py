@@ -11,10 +11,10 @@ __all__ = ['app', 'DatasetOption', 'ProtocolOption', 'DataDirOption', 'ReportsDi
            'ImportNameOption', 'YesOption', 'ImportTimeFormatOption', 'RemoveOption', 'UsersDatasetOption',
            'CompareProtocolOption', 'SystemsOption', 'RelevantOption', 'TiesOption', 'CompareTargetOption',
            'NamesOption', 'MetricOption', 'SegmentOption', 'RunsProtocolOption', 'RunsDatasetOption', 'CutsOption',
-           'UserContextOption', 'AOption', 'BOption', 'SimulateProtocolOption', 'SimulateKOption', 'PatienceOption',
-           'PClickOption', 'PNoiseOption', 'TrialsOption', 'ApiHostOption', 'ApiPortOption', 'WorkersOption',
-           'UntilEofOption', 'AppHostOption', 'AppPortOption', 'ApiUrlOption', 'OpenBrowserOption', 'LimitOption',
-           'RefreshOption', 'SizeOption', 'ExportProtocolOption', 'ExportSplitTargetOption',
+           'SourcesOption', 'UserContextOption', 'AOption', 'BOption', 'SimulateProtocolOption', 'SimulateKOption',
+           'PatienceOption', 'PClickOption', 'PNoiseOption', 'TrialsOption', 'ApiHostOption', 'ApiPortOption',
+           'WorkersOption', 'UntilEofOption', 'AppHostOption', 'AppPortOption', 'ApiUrlOption', 'OpenBrowserOption',
+           'LimitOption', 'RefreshOption', 'SizeOption', 'ExportProtocolOption', 'ExportSplitTargetOption',
            'ExportRecommendationsTargetOption', 'ExportRecommendationsSystemOption', 'ExportRecommendationsKOption',
            'NameOption', 'SynthesizeTargetOption', 'LikeOption', 'ScaleOption', 'SeedOption', 'LONG_COMMANDS',
            'command_settings', 'run', 'ingest', 'inspect', 'recommend', 'import_ratings', 'users', 'compare', 'runs',
@@ -236,7 +236,7 @@ RunProtocolOption = Annotated[
     str | None,
     typer.Option(
         "--protocol",
-        help="leave-last-out, global-time, global-next(-last), strong-generalization or all.",
+        help="leave-last-out, global-time, global-next(-last), strong-generalization, cold-items(-only) or all.",
         show_default="all",
     ),
 ]
@@ -747,7 +747,10 @@ def _comparison_protocol(protocol: str, ties: str) -> str:
 # %% ../nbs/93_cli.ipynb #743a154b
 CompareProtocolOption = Annotated[
     str,
-    typer.Option("--protocol", help="leave-last-out, global-time, global-next(-last) or strong-generalization."),
+    typer.Option(
+        "--protocol",
+        help="leave-last-out, global-time, global-next(-last), strong-generalization or cold-items(-only).",
+    ),
 ]
 SystemsOption = Annotated[
     str | None,
@@ -969,11 +972,40 @@ def ablate(
 
 # %% ../nbs/93_cli.ipynb #25fa07f6
 CutsOption = Annotated[int, typer.Option("--cuts", min=2, max=24, help="Points in time to evaluate at.")]
+SourcesOption = Annotated[
+    bool, typer.Option("--sources", help="Measure instead what each source is worth: hybrid and V3 without it.")
+]
+
+# %% ../nbs/93_cli.ipynb #b955c29a
+def _backtest_sources(settings: Settings, cuts: int) -> None:
+    "Print how NDCG changes without each source."
+    from movierec.evaluation.source_backtest import source_backtest
+
+    with logged_progress(settings) as progress:
+        result = source_backtest(settings, cuts, progress)
+    metric = f"ndcg@{settings.cutoffs[0]}"
+    systems = result["systems"]
+    table = plain_table(
+        f"\n{settings.dataset}, {cuts} cuts: change of {metric} without a source",
+        "without",
+        *systems,
+        right=tuple(systems),
+    )
+    for source in next(iter(systems.values()))["without"]:
+        changes = [system["without"][source] for system in systems.values()]
+        bounds = [change["ci95"][metric] for change in changes]
+        table.add_row(source, *(f"{change[metric]:+.4f} [{low:+.4f}, {high:+.4f}]"
+                                for change, (low, high) in zip(changes, bounds, strict=True)))
+    out.print(table)
+    means = ", ".join(f"{name} {system['all'][metric]:.3f}" for name, system in systems.items())
+    out.print(f"With all sources: {means}. In brackets: 95 % intervals. "
+              f"Results: {short_path(paths(settings).results)}   Log: {log_location()}", soft_wrap=True)
 
 # %% ../nbs/93_cli.ipynb #0a38c98d
 @app.command()
 def backtest(
     cuts: CutsOption = 6,
+    sources: SourcesOption = False,
     dataset: DatasetOption = None,
     data_dir: DataDirOption = None,
     reports_dir: ReportsDirOption = None,
@@ -982,6 +1014,9 @@ def backtest(
 ) -> None:
     "Evaluate all systems at several points in time, fitting them again at each, and say what it costs not to."
     settings = command_settings(config, assignments, dataset=dataset, data_dir=data_dir, reports_dir=reports_dir)
+    if sources:
+        _backtest_sources(settings, cuts)
+        return
     from movierec.evaluation import backtest as backtests
 
     with logged_progress(settings) as progress:

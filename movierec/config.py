@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['RATING_COLUMNS', 'LIST_COLUMNS', 'EVENT_COLUMNS', 'CANDIDATE_COLUMNS', 'ProtocolName', 'ExtraProtocolName',
-           'PROTOCOLS', 'EXTRA_PROTOCOLS', 'SourceName', 'NeuralSourceName', 'SOURCES', 'NEURAL_SOURCES', 'ALL_SOURCES',
-           'SYSTEMS', 'DAY', 'UrlList', 'MovierecError', 'ConfigError', 'DataError', 'NotFoundError', 'ArtifactError',
-           'did_you_mean', 'SettingsGroup', 'PopularityRecentSettings', 'ItemItemSettings', 'AlsSettings',
-           'AlsRecentSettings', 'EaseSettings', 'LinearArSettings', 'SequentialSettings', 'SasrecSettings',
-           'GenreSettings', 'SourceWeights', 'WeightSettings', 'HybridSettings', 'RankerSettings', 'RankerV3Settings',
+           'PROTOCOLS', 'EXTRA_PROTOCOLS', 'SourceName', 'NeuralSourceName', 'ContentSourceName', 'SOURCES',
+           'NEURAL_SOURCES', 'CONTENT_SOURCES', 'RANKER_SOURCES', 'ALL_SOURCES', 'SYSTEMS', 'DAY', 'UrlList',
+           'MovierecError', 'ConfigError', 'DataError', 'NotFoundError', 'ArtifactError', 'did_you_mean',
+           'SettingsGroup', 'PopularityRecentSettings', 'ItemItemSettings', 'AlsSettings', 'AlsRecentSettings',
+           'EaseSettings', 'LinearArSettings', 'SequentialSettings', 'SasrecSettings', 'GenreSettings',
+           'ContentSettings', 'SourceWeights', 'WeightSettings', 'HybridSettings', 'RankerSettings', 'RankerV3Settings',
            'DownloadSettings', 'ServiceSettings', 'AppSettings', 'PostersSettings', 'package_folder', 'project_root',
            'bundled_folder', 'Settings', 'describe_settings', 'load_settings']
 
@@ -84,6 +85,8 @@ ExtraProtocolName = Literal[
     "global-next",
     "global-next-last",
     "global-next-random-ties",
+    "cold-items",
+    "cold-items-only",
 ]
 PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
 EXTRA_PROTOCOLS: tuple[str, ...] = get_args(ExtraProtocolName)
@@ -101,9 +104,12 @@ SourceName = Literal[
     "genre",
 ]
 NeuralSourceName = Literal["sasrec"]  # needs the extra `neural`
+ContentSourceName = Literal["content"]  # scores items without events, too
 SOURCES: tuple[str, ...] = get_args(SourceName)
 NEURAL_SOURCES: tuple[str, ...] = get_args(NeuralSourceName)
-ALL_SOURCES = (*SOURCES, *NEURAL_SOURCES)  # the ranker has features for all of them
+CONTENT_SOURCES: tuple[str, ...] = get_args(ContentSourceName)
+RANKER_SOURCES = (*SOURCES, *NEURAL_SOURCES)  # V3 has features of their scores
+ALL_SOURCES = (*RANKER_SOURCES, *CONTENT_SOURCES)
 SYSTEMS = (*ALL_SOURCES, "hybrid", "ranked_v1", "ranked_v2", "ranked_v3")
 
 # %% ../nbs/00_config.ipynb #c87bab56
@@ -256,6 +262,14 @@ class GenreSettings(SettingsGroup):
     popularity_half_life_days: float = Field(90.0, gt=0)
     "Half-life of the events in an item's decayed popularity."
 
+# %% ../nbs/00_config.ipynb #010b882c
+class ContentSettings(SettingsGroup):
+    "Scores by attributes; the default is the best of a coarse grid on ml-1m's cold-items validation."
+    enabled: bool = False
+    "Whether it is one of the sources. Under cold-items it always is."
+    regularization: float = Field(10.0, gt=0)
+    "L2 penalty on the coefficients of the attributes."
+
 # %% ../nbs/00_config.ipynb #dd127517
 class SourceWeights(SettingsGroup):
     "The weight of each source in the fusion; 0: the source isn't asked."
@@ -279,6 +293,8 @@ class SourceWeights(SettingsGroup):
     "Genre neighbours."
     sasrec: float = Field(0.0, ge=0)
     "Neural sequential model."
+    content: float = Field(0.0, ge=0)
+    "Genres and year, for movies without events as well."
 
     @model_validator(mode="after")
     def _any_above_zero(self) -> Self:
@@ -318,7 +334,7 @@ class HybridSettings(SettingsGroup):
     "The item at rank r of a source gets the score weight / (rank_constant + r) from it."
     session_hours: float = Field(1.0, gt=0)
     "A user whose last event isn't older is in a session."
-    quotas: dict[Literal[SourceName, NeuralSourceName], Annotated[int, Field(ge=0)]] = {}
+    quotas: dict[Literal[SourceName, NeuralSourceName, ContentSourceName], Annotated[int, Field(ge=0)]] = {}
     "First candidates of a source that are in the pool whatever their fused score."
     weights: WeightSettings = WeightSettings()
     "Fusion weights."
@@ -553,6 +569,7 @@ class Settings(BaseSettings):
     linear_ar: LinearArSettings = LinearArSettings()
     sasrec: SasrecSettings = SasrecSettings()
     genre: GenreSettings = GenreSettings()
+    content: ContentSettings = ContentSettings()
     hybrid: HybridSettings = HybridSettings()
     ranker: RankerSettings = RankerSettings()
     ranker_v3: RankerV3Settings = RankerV3Settings()
@@ -569,7 +586,8 @@ class Settings(BaseSettings):
     @property
     def sources(self) -> tuple[str, ...]:
         "The sources that are fitted."
-        return ALL_SOURCES if self.sasrec.enabled else SOURCES
+        optional = {"sasrec": self.sasrec.enabled, "content": self.content.enabled}
+        return tuple(name for name in ALL_SOURCES if optional.get(name, True))
 
     @property
     def variant(self) -> str:

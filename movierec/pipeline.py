@@ -119,7 +119,7 @@ def choose_protocols(
     progress: Progress, # gets a sentence if some are skipped
 ) -> tuple[str, ...]:
     "Return the protocols to run; raises `DataError` if one was named that needs times that there aren't."
-    if times == "known" or settings.protocol == "strong-generalization":
+    if times == "known" or not any(PROTOCOL_RULES[name].needs_times for name in settings.protocols):
         return settings.protocols
     why = "has no times" if times == "none" else "has the same time everywhere"
     if settings.protocol != "all":

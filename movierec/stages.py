@@ -143,15 +143,19 @@ def build_sources(
         earlier = build_sources(settings, data, split, before, report, only)
         inputs["earlier"] = earlier.key
 
+    names = settings.sources if only is None else only
+    if split is not None and phase != "serving":
+        extra = PROTOCOL_RULES[split.manifest["contents"]["protocol"]].extra_sources
+        names = tuple(dict.fromkeys([*names, *extra]))
+
     def make(folder: Path) -> dict[str, Any]:
         history = load_history(data, split, phase)
-        hybrid = make_hybrid(settings, load_items(data), only)
+        hybrid = make_hybrid(settings, load_items(data), names)
         keep_checkpoints(hybrid, target.with_name(f"{target.name}-sasrec.npz"), report)
         if earlier is not None and before is not None:
             warm_start(hybrid, phase, earlier, lambda: load_history(data, split, before))
         return {"phase": phase, "events": len(history), "fit_seconds": fit_sources(hybrid, history, folder, report)}
 
-    names = settings.sources if only is None else only
     config = settings.subset(*names, "hybrid", "warm_events", "seed") | {"phase": phase}
     if only is not None:
         config["only"] = list(only)
@@ -164,7 +168,8 @@ def sources_behind(
     "Return the sources that have to be fitted so that a system can be served."
     if system not in ALL_SOURCES:
         return None
-    return tuple(name for name in ALL_SOURCES if name in (system, "als", "genre"))
+    needed = (system, "als", "genre", *(("ease",) if system == "content" else ()))
+    return tuple(name for name in ALL_SOURCES if name in needed)
 
 # %% ../nbs/59_stages.ipynb #1857b0cc
 def load_phase(

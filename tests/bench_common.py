@@ -60,19 +60,6 @@ def synthetic_archive(scale: float) -> Path:
     return archive
 
 
-def commit_of(folder: Path) -> str | None:
-    """The commit that is checked out in a folder, with a + if its code was changed; None if it isn't a checkout."""
-
-    def git(*arguments) -> str | None:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    commit, top = git("rev-parse", "--short", "HEAD"), git("rev-parse", "--show-toplevel")
-    if commit is None or top is None:
-        return None
-    return commit + "+" * bool(git("-C", top, "status", "--porcelain", "--", *CODE))
-
-
 def commit_of_command(command: str) -> str:
     """The commit that the `movierec` of another environment runs, or its version where it is no checkout.
 
@@ -80,13 +67,14 @@ def commit_of_command(command: str) -> str:
     python = Path(command).absolute().with_name("python")
     if not os.access(command, os.X_OK) or not python.exists():
         sys.exit(f"AGAINST={command} should be the movierec command of an environment, as /other/.venv/bin/movierec")
+    from movierec.artifacts import commit_of
+
     code = "import movierec; print(movierec.__path__[0]); print(movierec.__version__)"
     done = subprocess.run([python, "-c", code], cwd="/", capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"AGAINST={command} can't import movierec: {done.stderr.strip().splitlines()[-1]}")
     package, version = done.stdout.splitlines()
-    installed = {"site-packages", "dist-packages"} & set(Path(package).parts)  # perhaps inside of another checkout
-    return (None if installed else commit_of(Path(package))) or f"version {version}"
+    return commit_of(Path(package), CODE) or f"version {version}"
 
 
 def processor() -> str:
@@ -145,11 +133,12 @@ def version_of(package: str) -> str | None:
 
 def describe(**sizes: int) -> dict:
     """When and on what is being measured: commit, processor, BLAS, its throughput, versions."""
+    from movierec.artifacts import commit_of
     from movierec.parallel import cores, machine_memory_mb
 
     memory = machine_memory_mb()
     return {
-        "commit": commit_of(ROOT),
+        "commit": commit_of(ROOT, CODE),
         "day": time.strftime("%Y-%m-%d", time.gmtime()),
         "processor": processor(),
         "cores": cores(),

@@ -1,6 +1,7 @@
 """Artifacts appear whole or not at all, are made again only when something changed, and survive a kill."""
 
 import json
+import subprocess
 import threading
 
 import numpy as np
@@ -11,6 +12,7 @@ from movierec import config
 from movierec.artifacts import (
     MODULES,
     build,
+    commit_of,
     log_event,
     open_artifact,
     paths,
@@ -194,3 +196,23 @@ def test_an_installed_package_has_the_bundled_archive_inside(tmp_path, monkeypat
 def test_modules_are_those_of_the_package():
     for name in MODULES:
         assert (package_folder() / f"{name.replace('.', '/')}.py").is_file(), f"remove {name} from MODULES"
+
+
+def test_a_commit_is_marked_if_its_code_was_changed(tmp_path):
+    def git(*arguments):
+        named = ("-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", *named, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    assert commit_of(tmp_path) is None, "no checkout"
+    git("init", "-q")
+    for folder in ("movierec", "reports"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "file").write_text("1")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    commit = commit_of(tmp_path / "movierec")
+    assert len(commit) >= 7 and "+" not in commit
+    (tmp_path / "reports" / "file").write_text("2")
+    assert commit_of(tmp_path) == commit, "results are written while measuring"
+    (tmp_path / "movierec" / "file").write_text("2")
+    assert commit_of(tmp_path) == f"{commit}+"

@@ -1,7 +1,6 @@
 """Every benchmark of movierec itself runs and says where its figures come from; how fast is for `make bench` to say."""
 
 import json
-import subprocess
 import sys
 
 import bench
@@ -11,6 +10,7 @@ import bench_wide
 import pandas as pd
 import pytest
 
+from movierec.artifacts import commit_of
 from movierec.data.synthetic import synthesize
 
 
@@ -72,28 +72,8 @@ def test_the_higher_of_two_probes_counts():
     assert bench_common.faster(before, after) == {"commit": "a"} | peaks
 
 
-def test_a_commit_is_marked_if_its_code_was_changed(tmp_path):
-    def git(*arguments):
-        named = ("-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false")
-        subprocess.run(["git", *named, *arguments], cwd=tmp_path, check=True, capture_output=True)
-
-    assert bench_common.commit_of(tmp_path) is None, "no checkout"
-    git("init", "-q")
-    for folder in ("movierec", "reports"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "file").write_text("1")
-    git("add", ".")
-    git("commit", "-q", "-m", "first")
-    commit = bench_common.commit_of(tmp_path / "movierec")
-    assert len(commit) >= 7 and "+" not in commit
-    (tmp_path / "reports" / "file").write_text("2")
-    assert bench_common.commit_of(tmp_path) == commit, "results are written while measuring"
-    (tmp_path / "movierec" / "file").write_text("2")
-    assert bench_common.commit_of(tmp_path) == f"{commit}+"
-
-
 def test_the_commit_of_another_environment(tmp_path):
-    assert bench_common.commit_of_command(bench_common.movierec()[0]) == bench_common.commit_of(bench_common.ROOT)
+    assert bench_common.commit_of_command(bench_common.movierec()[0]) == commit_of(bench_common.ROOT, bench_common.CODE)
     with pytest.raises(SystemExit, match=r"AGAINST=/nowhere/movierec should be the movierec command"):
         bench_common.commit_of_command("/nowhere/movierec")
     command = tmp_path / "movierec"

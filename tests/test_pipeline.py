@@ -19,6 +19,7 @@ from helpers import TINY, copy_of_run, tiny_settings, write_archive
 
 from movierec.artifacts import paths, read_manifest
 from movierec.config import (
+    CONTENT_SOURCES,
     EXTRA_PROTOCOLS,
     NEURAL_SOURCES,
     PROTOCOLS,
@@ -47,14 +48,14 @@ from movierec.pipeline import (
 from movierec.progress import Progress
 from movierec.ranking.feature_store import FeatureStore
 from movierec.ranking.ranker import RANKERS
-from movierec.retrieval.hybrid import Hybrid
+from movierec.retrieval.hybrid import Hybrid, make_hybrid
 from movierec.run_log import logged
 from movierec.serving.service import recommend
 from movierec.shards import make_systems
 from movierec.stages import load_rankers
 
-COSTS = ("seconds", "peak_memory_mb")
-SYSTEMS = tuple(name for name in ALL_SYSTEMS if name not in NEURAL_SOURCES)  # without an extra
+COSTS = ("seconds", "fit_seconds", "peak_memory_mb")
+SYSTEMS = tuple(name for name in ALL_SYSTEMS if name not in (*NEURAL_SOURCES, *CONTENT_SOURCES))  # those that are on
 
 
 def published(settings):
@@ -546,8 +547,10 @@ def test_every_protocol_ends_in_results(tiny_run, tmp_path):
     served = read_manifest(paths(own).serving)
     for protocol in EXTRA_PROTOCOLS:
         (result,) = run(own.model_copy(update={"protocol": protocol})).values()
-        ranks = "tuning" in PROTOCOL_RULES[protocol].phases
-        assert tuple(result["systems"]) == tuple(name for name in SYSTEMS if ranks or name not in RANKERS)
+        rules = PROTOCOL_RULES[protocol]
+        missing = {*NEURAL_SOURCES, *CONTENT_SOURCES} - {*rules.extra_sources}
+        missing |= set() if "tuning" in rules.phases else {*RANKERS}
+        assert tuple(result["systems"]) == tuple(name for name in ALL_SYSTEMS if name not in missing)
         assert (
             result["chosen_on_validation"] in result["systems"]
             and (paths(own).results / f"{protocol}.json").is_file()
@@ -568,6 +571,7 @@ def test_every_protocol_ends_in_results(tiny_run, tmp_path):
     assert export_run_recommendations(own, "strong-generalization", "ease", 100, tmp_path / "x.parquet") > 0
 
 
+COLD_PROTOCOLS = [name for name, rules in PROTOCOL_RULES.items() if rules.cold_items]
 NEXT_PROTOCOLS = [name for name, rules in PROTOCOL_RULES.items() if rules.next_events]
 
 
@@ -659,6 +663,60 @@ def test_later_events_change_no_prediction(next_run, tiny_run, tmp_path):
     assert one[0].tolist() == other[0].tolist()
     for name, (items, scores) in one[1].items():
         assert np.array_equal(items, other[1][name][0]) and np.array_equal(scores, other[1][name][1]), name
+
+
+@pytest.fixture(scope="module")
+def cold_run(tiny_run, tmp_path_factory):
+    """Finished runs of cold-items and cold-items-only: settings of each, and their results."""
+    own = copy_of_run(tiny_run[0], tmp_path_factory.mktemp("cold"))
+    settings = {protocol: own.model_copy(update={"protocol": protocol}) for protocol in COLD_PROTOCOLS}
+    return settings, {protocol: run(settings[protocol])[protocol] for protocol in COLD_PROTOCOLS}
+
+
+@pytest.mark.parametrize("protocol", COLD_PROTOCOLS)
+@pytest.mark.parametrize("system", ["ease", "content", "hybrid"])
+def test_cold_items_from_exports_alone(cold_run, tmp_path, protocol, system):
+    settings, results = cold_run
+    export_run_split(settings[protocol], protocol, tmp_path)
+    export_run_recommendations(settings[protocol], protocol, system, 50, tmp_path / "lists.parquet")
+    train, validation, test, lists = (
+        query("SELECT * FROM t", t=tmp_path / f"{name}.parquet") for name in ("train", "validation", "test", "lists")
+    )
+    movies = [set(part.movieId) for part in (train, validation, test)]
+    assert not (movies[0] & movies[1] or movies[0] & movies[2] or movies[1] & movies[2])
+    assert len(movies[2]) == pytest.approx(sum(map(len, movies)) / 10, abs=1)
+    liked = test[test.rating > 2.5].groupby("userId")["movieId"].agg(set)
+    shown = lists.groupby("userId")["movieId"].agg(list)
+    seen = train.groupby("userId")["movieId"].agg(set)
+    recalls = []
+    for user, relevant in liked.items():
+        listed = shown.get(user, [])
+        assert not set(listed) & seen.get(user, set()), "a list shows something the user had seen"
+        assert protocol == "cold-items" or set(listed) <= movies[2], "only the withheld movies are ranked"
+        recalls.append(len(relevant & set(listed[:50])) / len(relevant))
+    published = results[protocol]["systems"][system]
+    assert published["n_users"] == len(liked) and published["recall@50"] == pytest.approx(np.mean(recalls))
+    assert (published["recall@50"] > 0) == (system == "content"), "only content can find movies without events"
+
+
+def test_no_event_of_a_withheld_movie_reaches_a_model(cold_run):
+    """The models of cold-items are those of a log without the withheld movies' events."""
+    settings, _ = cold_run
+    split = build_split(settings["cold-items"], open_data(settings["cold-items"]), "cold-items")
+    for phase in ("validation", "test"):
+        holdout = load_holdout(split, phase)
+        assert not np.isin(holdout.events.item_idx, holdout.population.item_idx).any()
+    train = query("SELECT item_idx FROM t", t=split.path / "train.parquet")["item_idx"].to_numpy()
+    data = load_interactions(open_data(settings["cold-items"]))
+    own = data.select(np.isin(data.item_idx, train), split.manifest["contents"]["facts"]["as_of"])
+    fitted = Hybrid.load(paths(settings["cold-items"]).sources("cold-items", "validation"), None)
+    again = make_hybrid(
+        settings["cold-items"], load_items(open_data(settings["cold-items"])), tuple(fitted.sources)
+    ).fit(own)
+    for name in ("item_item", "ease", "linear_ar", "content"):
+        for part in fitted.sources[name].state:
+            one, other = (getattr(model.sources[name], part) for model in (fitted, again))
+            assert (one != other).nnz == 0 if hasattr(one, "nnz") else np.array_equal(one, other), (name, part)
 
 
 def test_compare_sets_some_systems_side_by_side(tiny_run):

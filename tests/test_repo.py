@@ -249,6 +249,23 @@ def test_committed_results_are_of_a_whole_run():
         assert len(results["seconds"]) == 8 and results["peak_memory_mb"] > 0
 
 
+@pytest.mark.parametrize("dataset", ["ml-1m", "ml-latest-small"])
+def test_committed_results_of_a_dataset_agree(dataset):
+    """One commit and one configuration, apart from what their names say; the commit may be an old one."""
+    commits, configs, sources = {}, {}, {}
+    for file in sorted((ROOT / "reports" / "results" / dataset).glob("*.json")):
+        results = json.loads(file.read_text(encoding="utf-8"))
+        commits[file.name] = results["commit"]
+        config = results["config"]
+        assert config["sasrec"].pop("enabled") == file.stem.endswith("-neural"), file.name
+        configs[file.name] = json.dumps([config, results["version"]], sort_keys=True)
+        if isinstance(results["dataset"], dict):
+            sources[file.name] = results["dataset"]["sha256"]
+    for values in (commits, configs, sources):
+        assert len(set(values.values())) == 1, values
+    assert not next(iter(commits.values())).endswith("+"), "made by code that nobody can check out"
+
+
 def test_bundled_data_come_with_their_licence():
     with zipfile.ZipFile(ROOT / "data" / "ml-latest-small.zip") as archive:
         assert archive.testzip() is None

@@ -87,8 +87,8 @@ LOCAL = {
 # has to be looked up, too.
 FUNCTIONS = {
     "ARRAY", "ARRAY_DISTINCT", "ARRAY_SORT", "AVG", "BOOL_AND", "CAST", "COALESCE", "CONCAT", "COUNT", "EXPLODE",
-    "FLOOR", "GREATEST", "LN", "LOG", "MAX", "MD5", "NULLIF", "PERCENTILE_DISC", "POWER", "ROW_NUMBER", "SPLIT", "SUM",
-    "TRY_CAST", "YEAR",
+    "FLOOR", "GREATEST", "LN", "LOG", "MAX", "MD5", "NTILE", "NULLIF", "PERCENTILE_DISC", "POWER", "ROW_NUMBER",
+    "SPLIT", "SUM", "TRY_CAST", "YEAR",
 }
 GRAMMAR = {
     "Add", "Alias", "Between", "Boolean", "CTE", "Column", "DPipe", "DataType", "Distinct", "Div", "EQ", "From",

@@ -48,6 +48,8 @@ class Holdout:
     training_events: Interactions | None = None # what models are fitted on, if not the history: other users' events
     user_sample: dict[str, Any] | None = None # from `sample_holdout`, if the events are those of a sample of users
     owners: np.ndarray | None = None # int32, n_users: whose event each "user" is a prediction of; None: users are users
+    cold_items: bool = False # whether items without an event in the history may be recommended, and be relevant
+    candidates: np.ndarray | None = None # int32, ascending: item_idx, the only items that are ranked; None: all
 
     @property
     def population(self) -> Interactions:
@@ -72,11 +74,22 @@ class Holdout:
         "The relevant (user, item) pairs; with \"all\" also those that weren't liked and those on cold items."
         events, mask = self.events, ~self._seen
         if self.relevant_events == "liked":
-            mask &= (events.confidence > 0) & (self.history.item_counts[events.item_idx] > 0)
+            mask &= events.confidence > 0
+            if not self.cold_items:
+                mask &= self.history.item_counts[events.item_idx] > 0
         kept = events.select(mask)
         matrix = kept.csr(np.ones(len(kept), np.float32))
         matrix.sort_indices()
         return matrix
+
+    @cached_property
+    def recommendable(self) -> np.ndarray: # bool, n_items
+        "Which items can be recommended."
+        if self.candidates is not None:
+            return np.isin(np.arange(self.history.n_items), self.candidates)
+        if self.cold_items:
+            return np.arange(self.history.n_items) < self.history.n_scored
+        return self.history.item_counts > 0
 
     @cached_property
     def evaluated_users(self) -> np.ndarray: # int32, ascending
@@ -102,7 +115,9 @@ def count_held_out(
         n_users, n_evaluated = (len(np.unique(owners[them])) for them in (holdout.users, holdout.evaluated_users))
     liked, known = events.confidence > 0, holdout.history.item_counts[events.item_idx] > 0
     if holdout.relevant_events == "all":
-        liked, known = np.ones(len(events), bool), np.ones(len(events), bool)
+        liked = np.ones(len(events), bool)
+    if holdout.relevant_events == "all" or holdout.cold_items:
+        known = np.ones(len(events), bool)
     return {
         "held_out_events": len(events),
         "without_confidence": int((~liked).sum()),
@@ -141,6 +156,8 @@ def _load_fold_in_holdout(split: Artifact, phase: str, relevant: str) -> Holdout
 def _read_phase(split: Artifact, phase: str, as_of: int | None) -> tuple[Interactions, Interactions]:
     "Read what is known in a phase, and the held-out events."
     known, held_out = _FILES[phase]
+    if not PROTOCOL_RULES[split.manifest["contents"]["protocol"]].refits:
+        known = ("train",)
     history = _read_subsets(split, known, as_of, "NOT tuning" if phase == "tuning" else "true")
     return history, _read_subsets(split, held_out, None, "tuning" if phase == "tuning" else "true")
 
@@ -159,7 +176,8 @@ def load_whole_holdout(
     history, events = _read_phase(split, phase, prediction_time)
     as_of = np.zeros(contents["n_users"], np.int64)
     as_of[events.user_idx] = events.timestamp if prediction_time is None else prediction_time
-    return Holdout(phase, history, events, as_of, relevant)
+    candidates = np.unique(events.item_idx) if rules.ranks_only_cold else None
+    return Holdout(phase, history, events, as_of, relevant, cold_items=rules.cold_items, candidates=candidates)
 
 # %% ../../nbs/20_data.holdout.ipynb #da6ea6c8
 def draw_users(

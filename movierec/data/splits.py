@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PROTOCOL_RULES', 'NUMBERED_EVENTS_SQL', 'Protocol', 'LeaveLastOut', 'LeaveLastOutRandomTies', 'GlobalTime',
            'GlobalNext', 'GlobalNextLast', 'GlobalNextRandomTies', 'draw_held_out', 'assign_users',
-           'StrongGeneralization', 'as_protocol', 'build_split', 'export_split', 'interaction_views']
+           'StrongGeneralization', 'ColdItems', 'ColdItemsOnly', 'as_protocol', 'build_split', 'export_split',
+           'interaction_views']
 
 # %% ../../nbs/19_data.splits.ipynb #0bb58477
 from abc import ABC, abstractmethod
@@ -34,6 +35,11 @@ class Protocol(ABC):
     next_events: ClassVar[str | None] = None # predicted one by one: "successive" (all), "last"; None: a user's together
     split_of: ClassVar[str | None] = None # another protocol, whose split and fitted sources are used
     rankers_of: ClassVar[str | None] = None # another protocol, whose rankers are used
+    needs_times: ClassVar[bool] = True # whether it makes no sense for data without times
+    refits: ClassVar[bool] = True # whether the events of the validation are known in the test
+    cold_items: ClassVar[bool] = False # whether items without a known event are to be found
+    ranks_only_cold: ClassVar[bool] = False # whether only the items that are to be found are ranked
+    extra_sources: ClassVar[tuple[str, ...]] = () # fitted besides those of the settings
 
     @property
     def split_name(self) -> str:
@@ -224,6 +230,7 @@ class StrongGeneralization(Protocol):
     name = "strong-generalization"
     subsets = ("train", "validation_fold_in", "validation", "test_fold_in", "test")
     phases = ("validation", "test")
+    needs_times = False
     cutoffs, headline = (20, 50, 100), ("truncated_recall@20", "truncated_recall@50", "ndcg@100")
     seed, liked_above, min_events, held_out_share = 98_765, 3.5, 5, 0.2
 
@@ -262,6 +269,56 @@ class StrongGeneralization(Protocol):
             subset[rows[draw_held_out(owner[rows], self.held_out_share, self.min_events, self.seed)]] += 1
         return subset, kept
 
+# %% ../../nbs/19_data.splits.ipynb #492ab077
+_COLD_ITEMS_SQL = """
+    CREATE TEMP TABLE assigned AS
+    SELECT user_idx, interactions.item_idx, rating, confidence, timestamp, position,
+           CASE part WHEN 1 THEN 'test' WHEN 2 THEN 'validation' ELSE 'train' END AS subset,
+           false AS tuning
+    FROM interactions
+    JOIN (SELECT item_idx, ntile(10) OVER (ORDER BY md5('{seed}-' || item_idx)) AS part
+          FROM (SELECT DISTINCT item_idx FROM interactions) AS items) AS parts
+      ON interactions.item_idx = parts.item_idx"""
+
+# %% ../../nbs/19_data.splits.ipynb #c1e9b3aa
+class ColdItems(Protocol):
+    """A tenth of the items is withheld from all fitting, another one for the validation (item cold start).
+
+    The withheld items that a user has an event on are to be found among all items, from what the user did with the
+    others.
+
+    Leaks: time. Models know what the user did afterwards, and all users' future, with other items.
+    The items are drawn at random, old classics among them: it says how well attributes place an item, not how a launch
+    goes."""
+    name = "cold-items"
+    phases = ("validation", "test")
+    settings = ("seed",)
+    cutoffs, headline = (10, 50), ("recall@50", "ndcg@10")
+    needs_times, refits, cold_items, extra_sources = False, False, True, ("content",)
+
+    def split(self, con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+        "Create `assigned` by drawing items, and `facts` with their numbers and the end of the events."
+        con.execute(_COLD_ITEMS_SQL.format(seed=settings.seed))
+        con.execute("""
+            CREATE TEMP TABLE facts AS
+            SELECT max(timestamp) + 1 AS as_of, count(DISTINCT item_idx) AS items,
+                   count(DISTINCT CASE WHEN subset = 'validation' THEN item_idx END) AS validation_items,
+                   count(DISTINCT CASE WHEN subset = 'test' THEN item_idx END) AS test_items
+            FROM assigned""")
+
+    def prediction_time(self, facts: dict[str, Any], phase: str) -> int:
+        "Return the time after the last event: the order of events doesn't matter here."
+        return facts["as_of"]
+
+# %% ../../nbs/19_data.splits.ipynb #668f9819
+class ColdItemsOnly(ColdItems):
+    """Cold-items, with the withheld items ranked among each other only.
+
+    Among all items they compete with items that much more is known of; here they don't. Leaks what cold-items leaks."""
+    name = "cold-items-only"
+    ranks_only_cold = True
+    split_of: ClassVar[str | None] = "cold-items"
+
 # %% ../../nbs/19_data.splits.ipynb #216e1d6a
 PROTOCOL_RULES: dict[str, Protocol] = {
     protocol.name: protocol
@@ -273,6 +330,8 @@ PROTOCOL_RULES: dict[str, Protocol] = {
         GlobalNext(),
         GlobalNextLast(),
         GlobalNextRandomTies(),
+        ColdItems(),
+        ColdItemsOnly(),
     )
 }
 

@@ -15,8 +15,8 @@ from time import perf_counter
 import numpy as np
 import pandas as pd
 
-from ..artifacts import Artifact, paths, replace_file
-from ..config import ALL_SOURCES, Settings
+from ..artifacts import Artifact, made_by, paths, replace_file, write_json
+from ..config import RANKER_SOURCES, Settings
 from ..data.holdout import Holdout
 from .tuning import open_phases
 from ..metrics import user_metrics
@@ -89,7 +89,7 @@ def ranker_variants(
 ) -> dict[str, tuple[str, tuple[str, ...]]]: # label → one of `RANKERS`, features
     "Return the rankers that a feature ablation compares."
     is_scored = {name: np.isfinite(training.features[..., V3_FEATURES.index(name)]).any()
-                 for name in (f"{source}_score" for source in ALL_SOURCES)}
+                 for name in (f"{source}_score" for source in RANKER_SOURCES)}
     scores = tuple(name for name, scored in is_scored.items() if scored)
     variants = {
         "ranked_v2": ("ranked_v2", V2_FEATURES),
@@ -247,7 +247,9 @@ def ablate(
     protocol: str, # one of `PROTOCOL_RULES`
     progress: Progress | None = None, # what shows how far it is
 ) -> dict[str, pd.DataFrame]: # "sources", "features", "importance", "calibration" and "learning-curve"
-    "Measure the parts of a finished run, and write reports/results/<dataset>/<protocol>-<table>.csv."
+    """Measure the parts of a finished run, and write reports/results/<dataset>/<protocol>-<table>.csv.
+
+    `<protocol>-ablation.json` says at which commit and with which settings."""
     progress = progress or Progress()
     settings, split, sources = open_phases(settings, protocol)
     with progress.stage(f"{protocol}: collecting candidates") as running:
@@ -255,13 +257,15 @@ def ablate(
         holdout, hybrid, validation = load_phase(
             settings, split, sources["validation"], "validation", running.report)
         running.done(sources["validation"])
-    tables = {}
+    tables, prefix = {}, f"{protocol}{settings.variant}"
     for name, measure in _measurements(settings, hybrid, holdout, training, validation).items():
         with progress.stage(f"{protocol}: {name}") as running:
             started = perf_counter()
             tables[name] = measure(running.report)
-            file = paths(settings).results / f"{protocol}{settings.variant}-{name}.csv"
+            file = paths(settings).results / f"{prefix}-{name}.csv"
             _write_table(tables[name], file)
             facts = {"contents": {"rows": {"rows": len(tables[name])}}, "seconds": perf_counter() - started}
             running.done(Artifact(file, facts, built=True))
+    about = {"dataset": settings.dataset, "protocol": protocol} | made_by(settings)
+    write_json(paths(settings).results / f"{prefix}-ablation.json", about)
     return tables

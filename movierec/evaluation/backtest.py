@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..artifacts import Artifact, paths, write_json
+from ..artifacts import Artifact, made_by, paths, write_json
 from ..config import DAY, DataError, Settings
 from ..data.holdout import Holdout, draw_users
 from ..data.interactions import Interactions, load_interactions, load_items
@@ -237,7 +237,7 @@ def backtest(
                     for window in windows[TRAINING_WINDOWS:]],
         "systems": summarize_cuts(evaluations, settings),
         "ageing": summarize_ageing(evaluations, settings),
-        "config": settings.subset("cutoffs", "bootstrap", "seed", "evaluation_users"),
+        **made_by(settings),
     }
     write_json(paths(settings).results / f"backtest{settings.variant}.json", result)
     return result

@@ -249,10 +249,10 @@ def list_metrics(
     ranked: np.ndarray, # int, all users with a held-out event × (at least the last cutoff): item_idx
 ) -> dict[str, float]: # "coverage@10" …, "gini@10"
     "Return the metrics of all lists together: catalogue coverage and Gini index."
-    is_known = evaluation_set.holdout.history.item_counts > 0
-    n_known, first = int(is_known.sum()), evaluation_set.cutoffs[0]
-    metrics = {f"coverage@{k}": coverage(ranked, n_known, k) for k in evaluation_set.cutoffs}
-    return metrics | {f"gini@{first}": gini(ranked, is_known, first)}
+    recommendable, first = evaluation_set.holdout.recommendable, evaluation_set.cutoffs[0]
+    n = int(recommendable.sum())
+    metrics = {f"coverage@{k}": coverage(ranked, n, k) for k in evaluation_set.cutoffs}
+    return metrics | {f"gini@{first}": gini(ranked, recommendable, first)}
 
 # %% ../../nbs/61_evaluation.evaluate.ipynb #fb4dac91
 def evaluate_system(

@@ -23,7 +23,7 @@ from ..data.tables import connect, query, write_table
 from ..metrics import user_metrics
 from ..progress import report_progress
 from ..ranking.ranker import Ranker
-from ..retrieval.hybrid import Hybrid, ranks_of_items
+from ..retrieval.hybrid import Hybrid, among_items, ranks_of_items
 from ..retrieval.recommender import candidate_table
 from ..shards import ItemSide, SystemLists, UserBlock, cut_users, system_lists
 from ..stages import choose_on_validation, load_rankers
@@ -50,6 +50,8 @@ def iterate_lists(
     block_size: int = 16_384, # users whose lists are in memory together
 ) -> Iterator[tuple[np.ndarray, SystemLists]]: # some of `holdout.users`, and their lists
     "Yield the lists of every system for all users with a held-out event, block by block."
+    if holdout.candidates is not None:
+        fitted = among_items(fitted, holdout.candidates)
     side, total = ItemSide.of(fitted, settings.half_life_days, rankers), len(holdout.users)
     factors = fitted.sources["als"].user_factors if holdout.training_events is None else None
     times = np.unique(holdout.as_of[holdout.users])
@@ -177,6 +179,8 @@ def build_lists(
         holdout = load_holdout(split, "test", n_users=n_sampled, seed=settings.seed)
         fitted = Hybrid.load(sources.path, holdout.population)
         hybrid = holdout.fold_in(fitted)
+        if holdout.candidates is not None:
+            hybrid = among_items(hybrid, holdout.candidates)
         trained = load_rankers(rankers, settings.dataset) if rankers else {}
         rows = write_lists(iterate_lists(fitted, trained, holdout, settings, size, report), folder)
         pools = candidate_ranks(hybrid, holdout, settings, report)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..artifacts import Artifact, build, file_lock, paths, replace_file, write_json
+from ..artifacts import Artifact, build, file_lock, made_by, paths, replace_file, write_json
 from ..config import DataError, Settings
 from ..data.holdout import describe_sample
 from ..data.interactions import item_genre_matrix, load_items
@@ -101,12 +101,13 @@ def _protocol_facts(evaluation_set: EvaluationSet, split: Artifact, headline: tu
             "headline": list(headline), "cutoffs": list(evaluation_set.cutoffs)}
 
 # %% ../../nbs/64_evaluation.results.ipynb #e6707f14
-def _run_facts(settings: Settings, lists: Artifact, costs: dict[str, Artifact]) -> dict[str, Any]:
-    "The last entries of a results file: settings, version and cost of the run."
-    where = {"dataset", "protocol", "relevant", "data_dir", "reports_dir", "results_dir", "download", "service"}
+def _run_facts(settings: Settings, costs: dict[str, Artifact]) -> dict[str, Any]:
+    "The last entries of a results file: what made it, and at which cost."
     memory = (artifact.manifest["peak_memory_mb"] or 0 for artifact in costs.values())
-    return {"config": settings.model_dump(mode="json", exclude=where),
-            "version": lists.manifest["version"],
+    fits = [artifact.manifest["contents"]["fit_seconds"] for artifact in costs.values()
+            if "fit_seconds" in artifact.manifest["contents"]]
+    return {**made_by(settings),
+            "fit_seconds": fits[-1] if fits else {},
             "seconds": {stage: artifact.manifest["seconds"] for stage, artifact in costs.items()},
             "peak_memory_mb": max(memory, default=0)}
 
@@ -176,7 +177,7 @@ def build_evaluation(
             **{name: choice[name] for name in CHOICE},
             **_significance(evaluations, headline, chosen, settings, evaluation_set.clusters),
             "pools": candidate_recall(pools, evaluation_set, settings.pool_sizes),
-            **_run_facts(settings, lists, costs),
+            **_run_facts(settings, costs),
         }
         _write_evaluation(folder, results, evaluations, evaluation_set)
         return {"chosen_on_validation": chosen}

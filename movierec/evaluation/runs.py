@@ -61,7 +61,8 @@ def _describe_run(settings: Settings, evaluation: Artifact, results: dict[str, A
             "headline": protocol["headline"], "source": results["dataset"]["sha256"],
             "version": results["version"], "code": evaluation.manifest["code"],
             "changed": changed_settings(results["config"]), "config": results["config"],
-            "seconds": results["seconds"], "peak_memory_mb": results["peak_memory_mb"]}
+            "fit_seconds": results["fit_seconds"], "seconds": results["seconds"],
+            "peak_memory_mb": results["peak_memory_mb"]}
 
 # %% ../../nbs/67_evaluation.runs.ipynb #e4e012fe
 def save_run(

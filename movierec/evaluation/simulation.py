@@ -17,7 +17,7 @@ import numpy as np
 import scipy
 from scipy import sparse
 
-from ..artifacts import paths, write_json
+from ..artifacts import made_by, paths, write_json
 from ..config import ConfigError, DataError, NotFoundError, Settings
 from .lists import load_test_holdout, read_lists
 from .plots import COLOURS, HIGHLIGHT, INK, PLOT_STYLE
@@ -488,7 +488,7 @@ def simulate_ab(
     ranked_a, ranked_b = (read_lists(lists, name, users, k) for name in (a, b))
     lists_of_both = (ranked_a, ranked_b, holdout.relevant[users])
     result = simulate(*lists_of_both, (a, b), model or UserModel(), SIZES, trials, settings.seed)
-    result |= {"dataset": settings.dataset, "protocol": protocol, "relevant": settings.relevant}
+    result |= {"dataset": settings.dataset, "protocol": protocol, "relevant": settings.relevant} | made_by(settings)
     if holdout.user_sample:
         result["user_sample"] = holdout.user_sample
     write_json(paths(settings).results / f"{settings.results_name(protocol)}-simulation.json", result)

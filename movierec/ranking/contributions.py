@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..config import ALL_SOURCES
+from ..config import RANKER_SOURCES
 from ..parallel import map_threads
 from .feature_store import FeatureStore
 from .features import FEATURES, RECENCY_FEATURES
@@ -49,7 +49,7 @@ def contributing_source(
 ) -> str: # a source; "fused_score": the one with the largest share of it; "": none
     "Return the source that a feature is attributed to."
     declared = next(one for one in FEATURES if one.name == feature)
-    if declared.source in ALL_SOURCES:
+    if declared.source in RANKER_SOURCES:
         return declared.source
     if feature in ("fused_score", "fused_rank", "n_sources"):
         return "fused_score"

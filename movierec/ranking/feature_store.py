@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 from scipy import sparse
 
-from ..config import ALL_SOURCES
+from ..config import RANKER_SOURCES
 from ..data.interactions import Interactions
 from ..parallel import map_threads
 from movierec.ranking.features import (
@@ -293,7 +293,7 @@ def retrieval_columns(
         "n_sources": np.asarray(sum((rank > 0).astype(np.float32) for rank in pool.ranks.values())),
     }
     missing = np.full((1, 1), np.nan, np.float32)
-    for source in ALL_SOURCES:
+    for source in RANKER_SOURCES:
         scores = pool.source_scores.get(source, missing)
         columns[f"{source}_score"] = scores
         columns[f"{source}_z"] = z_scores(scores)

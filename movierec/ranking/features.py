@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..config import ALL_SOURCES
+from ..config import RANKER_SOURCES
 from ..retrieval.fusion import USER_CONTEXTS
 
 # %% ../../nbs/50_ranking.features.ipynb #0c39bfbb
@@ -109,7 +109,7 @@ SIMILARITY_FEATURES = (
 
 # %% ../../nbs/50_ranking.features.ipynb #e8e792be
 def score_features(
-    source: str, # one of `ALL_SOURCES`
+    source: str, # one of `RANKER_SOURCES`
 ) -> tuple[Feature, ...]:
     "Declare the two features of a source's score."
     return (
@@ -122,7 +122,7 @@ RETRIEVAL_FEATURES = (
     Feature("fused_score", "the hybrid's fused score", "hybrid", NAN),
     Feature("fused_rank", "rank in the pool", "hybrid", NAN),
     Feature("n_sources", "how many sources propose the item", "hybrid", 0.0),
-    *(feature for source in ALL_SOURCES for feature in score_features(source)),
+    *(feature for source in RANKER_SOURCES for feature in score_features(source)),
 )
 
 # %% ../../nbs/50_ranking.features.ipynb #c7352f03

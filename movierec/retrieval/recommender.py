@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['candidate_table', 'prediction_times', 'Recommender', 'mask_seen', 'remove_seen', 'MaskedScores', 'Retrieved',
-           'join_retrieved', 'retrieve_in_batches', 'flatten_state', 'restore_state', 'fingerprint',
+           'join_retrieved', 'retrieve_in_batches', 'AmongItems', 'flatten_state', 'restore_state', 'fingerprint',
            'read_model_metadata', 'ScoringRecommender', 'save_model', 'load_model', 'computed_once',
            'pairwise_contributions', 'top_contributor']
 
@@ -220,6 +220,38 @@ def retrieve_in_batches(
 
     map_threads(retrieve_batch, range(0, len(users), batch_size), progress)
     return items, scores
+
+# %% ../../nbs/30_retrieval.recommender.ipynb #925e4fea
+class AmongItems:
+    "A fitted source that ranks some items only, which no user has seen."
+
+    def __init__(self, source: Any, items: np.ndarray): # a `ScoringRecommender`; int, ascending: item_idx
+        self.source, self.items = source, items
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.source, name)
+
+    def fold_in(self, *arguments: Any, **options: Any) -> "AmongItems":
+        "Return the same for other users; see `Recommender.fold_in`."
+        return AmongItems(self.source.fold_in(*arguments, **options), self.items)
+
+    def retrieve(self, users: np.ndarray, k: int, as_of: np.ndarray) -> Retrieved:
+        "Return lists of these items; see `ScoringRecommender.retrieve`."
+        score_of = self.source.retrieve(users, 1, as_of).score_of
+        scores = score_of(np.broadcast_to(self.items, (len(users), len(self.items))))
+        ranked = MaskedScores(scores, self.items, self.source.interactions.n_items, -np.inf)
+        return Retrieved(*ranked.top_k(k), score_of)
+
+    def top_k(
+        self,
+        users: np.ndarray, # int, n: user_idx
+        k: int, # length of the lists
+        as_of: np.ndarray, # int64, n: prediction times
+        batch_size: int = 1_024, # users handled at a time by one thread
+        progress: Callable[[int, int], None] | None = None, # called with (done, total), in batches
+    ) -> tuple[np.ndarray, np.ndarray]: # item_idx int32 and score float32, n × k; −1 and −inf = nothing more
+        "Return the best of these items for each user, by score, then item_idx."
+        return retrieve_in_batches(self.retrieve, users, k, as_of, min(batch_size, 128), progress)
 
 # %% ../../nbs/30_retrieval.recommender.ipynb #565236d4
 _CSR_PARTS = ("data", "indices", "indptr", "shape")

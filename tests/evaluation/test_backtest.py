@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from movierec.artifacts import paths
-from movierec.config import DataError
+from movierec.config import SOURCES, DataError
 from movierec.data.interactions import load_interactions, load_items
 from movierec.evaluation.backtest import TRAINING_WINDOWS, Window, backtest, cut_windows, evaluate_models, walk_forward
+from movierec.evaluation.source_backtest import source_backtest
 from movierec.opening import open_data
 from movierec.progress import Progress
 from movierec.retrieval.hybrid import make_hybrid
@@ -110,3 +111,20 @@ def test_results_say_what_was_measured(tiny_run, walked, tmp_path):
         low, high = system["ci95"]["ndcg@5"]
         assert low <= system["ndcg@5"] <= high
     assert set(result["ageing"]["fresh"]["hybrid"]) == {"1"}
+
+
+def test_the_backtest_of_sources_leaves_each_out_at_every_cut(tiny_run, tmp_path):
+    settings = tiny_run[0].model_copy(update={"results_dir": tmp_path})
+    result = source_backtest(settings, 2)
+    assert json.loads((paths(settings).results / "backtest-sources.json").read_text()) == result
+    whole = backtest(settings, 2)["systems"]
+    for name, system in result["systems"].items():
+        assert system["all"]["ndcg@5"] == pytest.approx(whole[name]["ndcg@5"])
+        assert set(system["without"]) == set(SOURCES)
+        changes = {source: change["ndcg@5"] for source, change in system["without"].items()}
+        assert any(changes.values()), name
+        for change in system["without"].values():
+            assert change["rows"] == system["all"]["rows"]
+            cuts = [(cut["ndcg@5"], cut["rows"]) for cut in change["cuts"]]
+            mean = np.average([mean for mean, _ in cuts], weights=[rows for _, rows in cuts])
+            assert change["ndcg@5"] == pytest.approx(mean, abs=1e-12)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from movierec.config import ALL_SOURCES
+from movierec.config import RANKER_SOURCES
 from movierec.ranking.contributions import (
     attributed_lists,
     contributing_source,
@@ -45,8 +45,8 @@ def test_the_top_contributing_source_by_hand():
 
 
 def test_every_feature_is_attributed_to_a_source_or_to_none():
-    assert {contributing_source(feature.name) for feature in FEATURES} <= {*ALL_SOURCES, "fused_score", ""}
-    for source in ALL_SOURCES:
+    assert {contributing_source(feature.name) for feature in FEATURES} <= {*RANKER_SOURCES, "fused_score", ""}
+    for source in RANKER_SOURCES:
         assert contributing_source(f"{source}_score") == contributing_source(f"{source}_z") == source
 
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from movierec.config import NEURAL_SOURCES, DataError, NotFoundError
+from movierec.config import CONTENT_SOURCES, NEURAL_SOURCES, DataError, NotFoundError
 from movierec.config import SYSTEMS as ALL_SYSTEMS
 from movierec.ranking.contributions import attributed_lists
 from movierec.ranking.features import V3_FEATURES
@@ -21,7 +21,7 @@ from movierec.serving.user_ranking import (
     select_items,
 )
 
-SYSTEMS = tuple(name for name in ALL_SYSTEMS if name not in NEURAL_SOURCES)
+SYSTEMS = tuple(name for name in ALL_SYSTEMS if name not in (*NEURAL_SOURCES, *CONTENT_SOURCES))
 BY_HISTORY = ("popularity", "item_item", "als_recent", "ease", "sequential", "linear_ar")  # use nothing but the history
 
 
