@@ -12,14 +12,14 @@ __all__ = ['app', 'DatasetOption', 'ProtocolOption', 'DataDirOption', 'ReportsDi
            'CompareProtocolOption', 'SystemsOption', 'RelevantOption', 'TiesOption', 'CompareTargetOption',
            'NamesOption', 'MetricOption', 'SegmentOption', 'RunsProtocolOption', 'RunsDatasetOption', 'CutsOption',
            'SourcesOption', 'UserContextOption', 'AOption', 'BOption', 'SimulateProtocolOption', 'SimulateKOption',
-           'PatienceOption', 'PClickOption', 'PNoiseOption', 'TrialsOption', 'ApiHostOption', 'ApiPortOption',
-           'WorkersOption', 'UntilEofOption', 'AppHostOption', 'AppPortOption', 'ApiUrlOption', 'OpenBrowserOption',
-           'LimitOption', 'RefreshOption', 'SizeOption', 'ExportProtocolOption', 'ExportSplitTargetOption',
-           'ExportRecommendationsTargetOption', 'ExportRecommendationsSystemOption', 'ExportRecommendationsKOption',
-           'NameOption', 'SynthesizeTargetOption', 'LikeOption', 'ScaleOption', 'SeedOption', 'LONG_COMMANDS',
-           'command_settings', 'run', 'ingest', 'inspect', 'recommend', 'import_ratings', 'users', 'compare', 'runs',
-           'ablate', 'backtest', 'tune', 'simulate', 'api', 'show_app', 'posters', 'export_split',
-           'export_recommendations', 'download', 'synthesize', 'datasets', 'info', 'run_cli', 'main']
+           'PatienceOption', 'PClickOption', 'PNoiseOption', 'TrialsOption', 'DiffExamplesOption', 'DiffProtocolOption',
+           'ApiHostOption', 'ApiPortOption', 'WorkersOption', 'UntilEofOption', 'AppHostOption', 'AppPortOption',
+           'ApiUrlOption', 'OpenBrowserOption', 'LimitOption', 'RefreshOption', 'SizeOption', 'ExportProtocolOption',
+           'ExportSplitTargetOption', 'ExportRecommendationsTargetOption', 'ExportRecommendationsSystemOption',
+           'ExportRecommendationsKOption', 'NameOption', 'SynthesizeTargetOption', 'LikeOption', 'ScaleOption',
+           'SeedOption', 'LONG_COMMANDS', 'command_settings', 'run', 'ingest', 'inspect', 'recommend', 'import_ratings',
+           'users', 'compare', 'runs', 'ablate', 'backtest', 'tune', 'simulate', 'diff', 'api', 'show_app', 'posters',
+           'export_split', 'export_recommendations', 'download', 'synthesize', 'datasets', 'info', 'run_cli', 'main']
 
 # %% ../nbs/93_cli.ipynb #cf7e14b9
 import json
@@ -1158,6 +1158,57 @@ def simulate(
     )
     _print_simulation(result, a, b)
     out.print(short_path(paths(settings).results / f"{settings.results_name(protocol)}-simulation.json"))
+
+# %% ../nbs/93_cli.ipynb #eafc5e72
+def _print_example(example: dict[str, Any], names: dict[str, str]) -> None: # of `compare_users`; "a", "b" → system
+    "Print one user with both lists side by side."
+    known = ", ".join(example["last_liked"]) or "nothing is known to be liked"
+    out.print(escape(f"\nUser {example['user_id']}: {example['n_relevant']:,} relevant. Liked last: {known}"),
+              soft_wrap=True)
+    table = plain_table(None, "", *(f"{name} {example['metric'][key]:.3f}" for key, name in names.items()))
+    longest = max(len(example[key]) for key in names)
+    for place in range(longest):
+        cells = [example[key][place] if place < len(example[key]) else ("", False) for key in names]
+        table.add_row(str(place + 1), *(escape(str(title)) + (" ✓" if hit else "") for title, hit in cells))
+    out.print(table)
+
+# %% ../nbs/93_cli.ipynb #52eae71a
+DiffExamplesOption = Annotated[int, typer.Option("--examples", min=0, help="Users to show in each direction.")]
+DiffProtocolOption = Annotated[str, typer.Option("--protocol", help="Of a finished run.")]
+
+# %% ../nbs/93_cli.ipynb #fb05b445
+@app.command()
+def diff(
+    a: AOption,
+    b: BOption,
+    protocol: DiffProtocolOption = "global-time",
+    examples: DiffExamplesOption = 1,
+    dataset: DatasetOption = None,
+    data_dir: DataDirOption = None,
+    reports_dir: ReportsDirOption = None,
+    config: ConfigOption = None,
+) -> None:
+    "Compare two systems of a finished run user by user: for whom is which better, with both lists of some of them."
+    settings = command_settings(config, None, dataset=dataset, data_dir=data_dir, reports_dir=reports_dir)
+    from movierec.evaluation.user_diff import compare_users
+
+    result = compare_users(settings, protocol, a, b, examples)
+    metric, groups = result["metric"], {"all": result["all"]} | result["groups"]
+    columns = ("users", a, b, "difference", f"{a} better", f"{b} better")
+    table = plain_table(f"{settings.dataset}, {protocol}, test: {metric}", "group", *columns, right=columns)
+    for name, group in groups.items():
+        change = f"{group['difference']:+.3f} [{group['low']:+.3f}, {group['high']:+.3f}]"
+        table.add_row(name, f"{group['n_users']:,}", f"{group['a']:.3f}", f"{group['b']:.3f}", change,
+                      f"{group['a_better']:.0%}", f"{group['b_better']:.0%}")
+    out.print(table)
+    for direction, name in (("b_better", b), ("a_better", a)):
+        if result["examples"][direction]:
+            out.print(f"\nMost for {name}:")
+        for example in result["examples"][direction]:
+            _print_example(example, {"a": a, "b": b})
+    out.print("\n✓: relevant. In brackets: 95 % intervals. "
+              f"Groups: {short_path(paths(settings).results / f'{settings.results_name(protocol)}-users.json')}",
+              soft_wrap=True)
 
 # %% ../nbs/93_cli.ipynb #f4ef8b68
 def _stop_with_standard_input() -> None:
