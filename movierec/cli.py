@@ -715,12 +715,16 @@ def users(
         out.print(f"No user was imported yet: {command_name()} import FILE --as NAME does it", soft_wrap=True)
 
 # %% ../nbs/93_cli.ipynb #9950f0a0
-def _write_table(results: dict[str, Any], target: Path) -> None: # .csv or .md
+def _write_table(results: dict[str, Any], target: Path) -> None: # .csv, .md or .html
     "Write the comparison as a file, in one step."
     from movierec.artifacts import replace_file
     from movierec.evaluation.tables import as_markdown, comparison_table, comparison_text, describe_users
 
-    if target.suffix == ".md":
+    if target.suffix == ".html":
+        from movierec.evaluation.dashboard import comparison_page
+
+        text = comparison_page(results)
+    elif target.suffix == ".md":
         text = as_markdown(comparison_text(results)) + "\n"
         if "user_sample" in results["protocol"]:
             text += f"\nEvaluated: {describe_users(results)}.\n"
@@ -766,7 +770,7 @@ TiesOption = Annotated[
 ]
 CompareTargetOption = Annotated[
     Path | None,
-    typer.Option("--out", help="Also write the table: .csv with every metric, or .md for a page."),
+    typer.Option("--out", help="Also write: .csv with every metric, .md for a page, .html to sort and filter."),
 ]
 
 # %% ../nbs/93_cli.ipynb #51bd9359
@@ -786,8 +790,8 @@ def compare(
 ) -> None:
     "Compare systems under one protocol, which is run if need be, with intervals and paired significance tests."
     name = _comparison_protocol(protocol, ties)
-    if target is not None and target.suffix not in (".csv", ".md"):
-        raise ConfigError(f"--out {target}: the table can be written as .csv or .md")
+    if target is not None and target.suffix not in (".csv", ".md", ".html"):
+        raise ConfigError(f"--out {target}: the comparison can be written as .csv, .md or .html")
     settings = command_settings(
         config,
         assignments,
@@ -1190,9 +1194,10 @@ def diff(
 ) -> None:
     "Compare two systems of a finished run user by user: for whom is which better, with both lists of some of them."
     settings = command_settings(config, None, dataset=dataset, data_dir=data_dir, reports_dir=reports_dir)
-    from movierec.evaluation.user_diff import compare_users
+    from movierec.evaluation.user_diff import compare_users, publish_users
 
     result = compare_users(settings, protocol, a, b, examples)
+    file = publish_users(settings, result)
     metric, groups = result["metric"], {"all": result["all"]} | result["groups"]
     columns = ("users", a, b, "difference", f"{a} better", f"{b} better")
     table = plain_table(f"{settings.dataset}, {protocol}, test: {metric}", "group", *columns, right=columns)
@@ -1207,8 +1212,7 @@ def diff(
         for example in result["examples"][direction]:
             _print_example(example, {"a": a, "b": b})
     out.print("\n✓: relevant. In brackets: 95 % intervals. "
-              f"Groups: {short_path(paths(settings).results / f'{settings.results_name(protocol)}-users.json')}",
-              soft_wrap=True)
+              f"Results: {short_path(file)}", soft_wrap=True)
 
 # %% ../nbs/93_cli.ipynb #f4ef8b68
 def _stop_with_standard_input() -> None:
