@@ -201,6 +201,40 @@ def test_ablate_and_tune(tiny_run, tmp_path, run_here):
     fails(run_here("ablate", *options(settings), "--protocol", "all"), "no protocol all")
 
 
+def test_backtest_of_sources(tiny_run, tmp_path, run_here):
+    settings = copy_of_run(tiny_run[0], tmp_path)
+    done = run_here("backtest", "--sources", *options(settings), "--cuts", "2")
+    assert done.returncode == 0, done.stderr
+    assert "With all sources: hybrid" in done.stdout and "linear_ar" in done.stdout
+    assert (paths(settings).results / "backtest-sources.json").is_file()
+    assert not (paths(settings).results / "backtest.json").exists()
+
+
+def test_diff(tiny_run, tmp_path, run_here):
+    settings = copy_of_run(tiny_run[0], tmp_path)
+    asked = ("diff", *options(settings), "--protocol", "leave-last-out")
+    done = run_here(*asked, "--a", "popularity", "--b", "ranked_v3")
+    assert done.returncode == 0, done.stderr
+    assert "Most for ranked_v3" in done.stdout and " ✓" in done.stdout and "2 to 4 relevant" not in done.stdout
+    written = json.loads((paths(settings).results / "leave-last-out-users.json").read_text())
+    assert written["all"]["n_users"] == tiny_run[1]["leave-last-out"]["systems"]["als"]["n_users"]
+    assert "User " not in run_here(*asked, "--a", "als", "--b", "ease", "--examples", "0").stdout
+    fails(run_here(*asked, "--a", "als", "--b", "als"), "als is named twice")
+    fails(run_here(*asked, "--a", "als", "--b", "sasrec"), "was run without sasrec")
+    fails(run_here("diff", *options(settings), "--a", "als", "--b", "ease", "--protocol", "global-next"), "one by one")
+    fails(run_here("diff", *options(settings), "--a", "als", "--b", "ease", "--protocol", "gobal"), "no protocol gobal")
+
+
+def test_a_comparison_as_a_page(tiny_run, tmp_path, run_here):
+    settings = tiny_run[0]
+    target = tmp_path / "comparison.html"
+    done = run_here("compare", *options(settings), "--protocol", "global-time", "--out", target)
+    assert done.returncode == 0, done.stderr
+    page = target.read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>") and "searchPanes" in page and page.count("<svg") >= 2
+    fails(run_here("compare", *options(settings), "--out", tmp_path / "none" / "x.html" / "y.pdf"), ".html")
+
+
 def test_backtest(tiny_run, tmp_path, run_here):
     settings = copy_of_run(tiny_run[0], tmp_path)
     done = run_here("backtest", *options(settings), "--cuts", "2")
@@ -586,7 +620,7 @@ def test_compare(tiny_run, tmp_path, run_here):
         (("--protocol", "all"), ("one protocol at a time",)),
         (("--set", "protocol=all"), ("one protocol at a time",)),
         (("--protocol", "global"), ("protocol",)),
-        (("--out", "t.txt"), (".csv or .md",)),
+        (("--out", "t.txt"), (".csv, .md or .html",)),
         (("--systems", "sasrec"), ("was run without sasrec",)),
         (("--dataset", "nowhere"), ("nowhere",)),
     ],

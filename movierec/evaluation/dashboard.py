@@ -103,7 +103,7 @@ def interactive_options(
         "classes": "display compact nowrap", "style": "width:100%;margin:0",
     }
 
-# %% ../../nbs/67c_evaluation.dashboard.ipynb #f5445ba2
+# %% ../../nbs/67c_evaluation.dashboard.ipynb #f3e5355c
 def interactive_table(
     table: pd.DataFrame, # from `results_table`
     page_length: int = 15, # rows shown at once
@@ -112,7 +112,7 @@ def interactive_table(
     constant = [name for name in KEYS if len(table[name].unique()) == 1]
     shown = table.drop(columns=[name for name in table if name in constant or table[name].isna().all()])
     options = interactive_options(shown, [name for name in KEYS if name in shown], page_length)
-    return _itables().to_html_datatable(shown, connected=False, display_logo_when_loading=False, **options)
+    return _itables().to_html_datatable(shown.round(4), connected=False, display_logo_when_loading=False, **options)
 
 # %% ../../nbs/67c_evaluation.dashboard.ipynb #78d298cf
 def table_scripts() -> str: # HTML with the scripts and styles, about 1 MB
@@ -125,7 +125,7 @@ def table_scripts() -> str: # HTML with the scripts and styles, about 1 MB
 TRADEOFFS = {"coverage": "share of the catalogue shown", "novelty": "novelty, bits",
              "popularity_lift": "popularity lift", "fit_seconds": "seconds to fit"} # metric → label of its axis
 
-# %% ../../nbs/67c_evaluation.dashboard.ipynb #9bf5da60
+# %% ../../nbs/67c_evaluation.dashboard.ipynb #2ddfc530
 def write_names(
     axis: Any, # of matplotlib, in its place, with its limits set
     points: pd.DataFrame, # index: names; columns x and y
@@ -135,7 +135,7 @@ def write_names(
     taken = [(x - 5 * pixel, x + 5 * pixel, y) for x, y in places]  # left, right and middle of points and names
     for row in np.argsort(places[:, 1], kind="stable"):
         name, left, middle = str(points.index[row]), places[row, 0] + 6 * pixel, places[row, 1]
-        right = left + 4.7 * pixel * len(name)
+        right = left + 5.2 * pixel * len(name)
         while any(left < other[1] and other[0] < right and abs(middle - other[2]) < 9 * pixel for other in taken):
             middle += 2 * pixel
         taken.append((left, right, middle))
