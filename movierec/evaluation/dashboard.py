@@ -82,7 +82,7 @@ _SHOW_NUMBER = """function (value, type) {
     return type === "display" ? "" : -1e9;
 }"""
 
-# %% ../../nbs/67c_evaluation.dashboard.ipynb #6ffd1a8b
+# %% ../../nbs/67c_evaluation.dashboard.ipynb #4615de8e
 def interactive_options(
     table: pd.DataFrame,
     panes: Iterable[str], # columns to filter by
@@ -91,6 +91,7 @@ def interactive_options(
     "Return how a table is shown: panes to filter by, numbers with four digits."
     filtered = [table.columns.get_loc(name) for name in panes if len(table[name].unique()) > 1]
     is_float = [place for place, kind in enumerate(table.dtypes) if kind == "float64"]
+    is_text = [place for place, kind in enumerate(table.dtypes) if not pd.api.types.is_numeric_dtype(kind)]
     show_number = _itables().JavascriptFunction(_SHOW_NUMBER)
     return {
         "maxBytes": 0, "showIndex": False, "scrollX": True, "pageLength": page_length,
@@ -99,7 +100,7 @@ def interactive_options(
         "searchPanes": {"columns": filtered, "layout": f"columns-{max(len(filtered), 1)}", "cascadePanes": True,
                         "controls": False, "viewCount": False},
         "columnDefs": [{"searchPanes": {"show": True}, "targets": filtered},
-                       {"render": show_number, "targets": is_float}],
+                       {"render": show_number, "targets": is_float}, {"className": "dt-left", "targets": is_text}],
         "classes": "display compact nowrap", "style": "width:100%;margin:0",
     }
 
