@@ -125,7 +125,7 @@ MODULES = (
     "shards", "stages", "opening",
     "evaluation.lists", "evaluation.evaluate", "evaluation.tables", "evaluation.plots", "evaluation.results",
     "evaluation.tuning", "evaluation.ablation", "evaluation.backtest", "evaluation.source_backtest",
-    "evaluation.simulation", "evaluation.runs", "evaluation.user_diff",
+    "evaluation.simulation", "evaluation.runs",
     "pipeline",
 )
 
