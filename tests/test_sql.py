@@ -29,7 +29,7 @@ from movierec.data.own_data import OwnData
 from movierec.data.splits import PROTOCOL_RULES, build_split
 from movierec.data.synthetic import synthesize
 from movierec.data.tables import connect, write_table
-from movierec.evaluation.runs import read_runs, run_metrics
+from movierec.evaluation.runs import read_runs, run_metrics, runs_table
 from movierec.facade import from_frame
 from movierec.pipeline import compare, example_user, export_run_recommendations, export_run_split, run
 from movierec.serving.imported_users import check_user_name
@@ -328,7 +328,9 @@ def repeat_run(tiny_run, folder: Path) -> None:
     run(following)
     export_run_split(following, "global-next", folder / "split")
     export_run_recommendations(following, "global-next", "als", 5, folder / "lists.parquet")
-    run_metrics(settings, read_runs(settings)["run"].tolist(), "ndcg@5")
+    names = read_runs(settings)["run"].tolist()
+    run_metrics(settings, names, "ndcg@5")
+    runs_table(settings, names)
     example_user(settings)
 
 

@@ -3,9 +3,9 @@
 import pytest
 from helpers import copy_of_run
 
-from movierec.app.compare import CompareApp, newest_runs, runs_table
+from movierec.app.compare import CompareApp, newest_runs
 from movierec.config import NotFoundError
-from movierec.evaluation.runs import read_runs
+from movierec.evaluation.runs import read_runs, run_metrics, runs_table
 
 
 @pytest.fixture
@@ -32,7 +32,14 @@ def test_every_tab_shows_the_chosen_runs(tiny_run, compare):
     against, figure = content(compare, 1)
     assert "ranked_v3" in figure.value and against is compare.against
     (table,) = content(compare, 2)
-    assert len(table.df) == len(runs_table(tiny_run[0], compare.chosen))
+    rows = runs_table(tiny_run[0], list(compare.chosen))
+    assert table.df.drop(columns="run").equals(rows.drop(columns="run"))
+    assert set(table.df["run"]) == {*compare.labels.values()}
+    for name in compare.chosen:
+        metric = next(column for column in rows if column.startswith("recall@"))
+        own = run_metrics(tiny_run[0], [name], metric).set_index("system")["value"]
+        shown = rows[(rows["run"] == name) & (rows["segment"] == "all")].set_index("system")[metric]
+        assert shown.to_dict() == own.to_dict()
     controls, users = content(compare, 3)
     assert "relevant movies" in users.value and list(controls.children) == [compare.a, compare.b]
 
