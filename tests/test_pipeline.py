@@ -699,6 +699,17 @@ def test_cold_items_from_exports_alone(cold_run, tmp_path, protocol, system):
     assert (published["recall@50"] > 0) == (system == "content"), "only content can find movies without events"
 
 
+def test_content_can_be_one_of_the_sources(tiny_run, tmp_path):
+    """It is fitted, fused, has places in the pool, and can be asked by name."""
+    hybrid = {"weights": {"returning": {"als": 1, "content": 1}}, "quotas": {"content": 5}}
+    own = copy_of_run(tiny_run[0], tmp_path, protocol="global-time", content={"enabled": True}, hybrid=hybrid)
+    (results,) = run(own).values()
+    assert tuple(results["systems"]) == (*SOURCES, "content", "hybrid", *RANKERS)
+    assert results["pools"]["recall"]["content"] and results["systems"]["content"]["recall@10"] > 0
+    found = recommend(own, 1, 5, system="content")
+    assert found.system == "content" and len(found.table) == 5
+
+
 def test_no_event_of_a_withheld_movie_reaches_a_model(cold_run):
     """The models of cold-items are those of a log without the withheld movies' events."""
     settings, _ = cold_run
