@@ -106,14 +106,14 @@ class LinearRecommender(ScoringRecommender):
         scores[:, self.items] = self._modelled_scores(users, as_of)
         return scores
 
-    def seed_items(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        "Return for each item the event of the history that adds most to its score; −1 = none."
+    def seed_items(self, users: np.ndarray, items: np.ndarray, above: float = 0.0) -> np.ndarray:
+        "Return for each item the event of the history that adds most to its score, and more than `above`; −1 = none."
         users = np.asarray(users)
         is_modelled = np.isin(items, self.items)
         columns = np.minimum(np.searchsorted(self.items, items), max(len(self.items) - 1, 0))
         history = self._modelled_history().recent(users, max(last for last, _ in self._memories()), 1.0)
         contributions = linear_contributions(history, self.weights, self._memories(), columns)
-        seeds = top_contributor(history, contributions, np.where(is_modelled, items, -1))
+        seeds = top_contributor(history, contributions, np.where(is_modelled, items, -1), above)
         return np.where(seeds >= 0, np.append(self.items, -1)[seeds], -1)
 
 # %% ../../nbs/36_retrieval.linear.ipynb #1c0b312f

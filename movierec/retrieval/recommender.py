@@ -456,6 +456,7 @@ def top_contributor(
     history: sparse.csr_matrix, # n × n_items: each user's history
     contributions: np.ndarray, # float, events × k: what each event adds to each item of its user
     items: np.ndarray, # int, n × k: item_idx; −1 = none
+    above: float = 0.0, # what it has to add
 ) -> np.ndarray: # int, n × k: item_idx; −1 = none
     "Return for each item the history item that adds most to its score."
     seeds = np.full(items.shape, -1)
@@ -468,5 +469,5 @@ def top_contributor(
     event = np.where(is_largest, np.arange(n_events)[:, None], n_events)
     first = np.minimum.reduceat(event, starts, axis=0)
     contributor = history.indices[np.minimum(first, n_events - 1)]
-    seeds[has_history] = np.where((largest > 0) & (items[has_history] >= 0), contributor, -1)
+    seeds[has_history] = np.where((largest > above) & (items[has_history] >= 0), contributor, -1)
     return seeds

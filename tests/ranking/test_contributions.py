@@ -5,10 +5,13 @@ import pytest
 
 from movierec.config import RANKER_SOURCES
 from movierec.ranking.contributions import (
+    COMPANION_ABOVE,
     attributed_lists,
     contributing_source,
     explain_scores,
+    find_companions,
     find_seed_items,
+    leave_one_out,
     top_contributing_source,
 )
 from movierec.ranking.features import FEATURES, V3_FEATURES
@@ -94,7 +97,40 @@ def test_seed_items_are_those_of_each_items_source(stage):
     own = {name: hybrid.sources[name].seed_items(users, items) for name in ("item_item", "sequential")}
     assert np.array_equal(found[:3, 0], own["item_item"][:3, 0])
     assert np.array_equal(found[:3, 1], own["sequential"][:3, 1])
-    assert found[0, 2] == -1 and (found[3] == -1).all(), "no item, or a source without seed items"
+    companions = find_companions(hybrid, users, items)
+    assert found[0, 2] == -1, "no item"
+    assert np.array_equal(found[3], companions[3]) and (companions >= 0).any(), "a source without seed items"
     history = stage.holdout.history
     for row, user in enumerate(users):
         assert set(found[row][found[row] >= 0].tolist()) <= set(history.item_idx[history.user_idx == user].tolist())
+
+
+def test_a_companion_is_the_liked_movie_that_adds_most_to_the_ease_score(stage):
+    hybrid, history = stage.hybrid, stage.holdout.history
+    ease, users = hybrid.sources["ease"], stage.holdout.evaluated_users[:30]
+    items = hybrid.top_k(users, 6)[0]
+    found, place = find_companions(hybrid, users, items), {item: row for row, item in enumerate(ease.items.tolist())}
+    for user, row, own in zip(users, items, found, strict=True):
+        events = slice(history.indptr[user], history.indptr[user + 1])
+        seen = history.item_idx[events].tolist()
+        liked = {item for item, value in zip(seen, history.confidence[events], strict=True) if value > 0}
+        for item, companion in zip(row.tolist(), own.tolist(), strict=True):
+            adds = {one: ease.weights[place[one], place[item]] for one in seen if one in place} if item in place else {}
+            most = max(adds.values(), default=0)
+            if companion >= 0:
+                assert companion in liked and adds[companion] == most > COMPANION_ABOVE
+            else:
+                    best = {one for one in adds if adds[one] == most}  # several, where movies have equal events
+                    assert most <= COMPANION_ABOVE or not best <= liked
+    assert (found >= 0).any() and not (found[items < 0] >= 0).any()
+
+
+def test_histories_without_one_movie(stage):
+    history, users = stage.holdout.history, stage.holdout.evaluated_users[:5]
+    items = np.array([history.item_idx[history.indptr[user]] for user in users])
+    reduced = leave_one_out(history, users, items)
+    assert reduced.n_users == 5 and reduced.as_of == history.as_of
+    for row, (user, item) in enumerate(zip(users, items, strict=True)):
+        own = history.item_idx[history.user_idx == user]
+        assert reduced.item_idx[reduced.user_idx == row].tolist() == own[own != item].tolist()
+    assert np.array_equal(reduced.item_counts, history.item_counts), "what is known of items stays"

@@ -11,22 +11,30 @@ def test_reasons_are_true(open_service, interactions):
     kinds = set()
     for service, user in [(open_service(name), user) for name in ("ranked_v3", "hybrid") for user in range(0, 80, 7)]:
         catalogue = service.model.catalogue
-        seen = interactions.item_idx[interactions.indptr[user] : interactions.indptr[user + 1]]
+        events = slice(interactions.indptr[user], interactions.indptr[user + 1])
+        seen = interactions.item_idx[events]
+        liked = {catalogue.titles[item] for item in seen[interactions.confidence[events] > 0]}
         titles = {catalogue.titles[item] for item in seen}
         genres = {genre for item in seen for genre in catalogue.genres[item]}
         for movie in service.recommend(user, 10).items:
-            kind, _, rest = movie.reason.partition(": ")
-            if movie.reason.startswith("Because you watched "):
+            reason = movie.reason
+            if reason.startswith("Goes with "):
+                companion, _, reason = reason.removeprefix("Goes with ").partition("; ")
+                assert companion in liked
+                reason = reason[0].upper() + reason[1:]
+                kinds.add("Goes with")
+            kind, _, rest = reason.partition(": ")
+            if reason.startswith("Because you watched "):
                 kind = "Because you watched"
-                assert movie.reason.removeprefix("Because you watched ") in titles
+                assert reason.removeprefix("Because you watched ") in titles
             elif kind == "Matches your genres":
                 assert set(rest.split(", ")) <= set(movie.genres) & genres
             elif kind == "Liked by many":
                 assert rest == f"{interactions.item_counts[movie.item_idx]:,} ratings"
             else:
-                assert movie.reason in ("Trending now", "Similar to your taste", "People like you watched this")
+                assert reason in ("Trending now", "Similar to your taste", "People like you watched this")
             kinds.add(kind)
-    assert len(kinds) >= 4, f"only {kinds} occur: this test sees too few kinds of reasons to mean much"
+    assert len(kinds) >= 5 and "Goes with" in kinds, f"only {kinds} occur: too few kinds of reasons to mean much"
 
 
 def test_likes_are_named_where_they_led_to_a_recommendation(open_service):
