@@ -66,6 +66,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'movierec.app.compare.run_label': ('app.compare.html#run_label', 'movierec/app/compare.py'),
                                       'movierec.app.compare.users_html': ('app.compare.html#users_html', 'movierec/app/compare.py')},
             'movierec.app.front': { 'movierec.app.front.AppServer': ('app.front.html#appserver', 'movierec/app/front.py'),
+                                    'movierec.app.front.AppServer.__init__': ('app.front.html#appserver.__init__', 'movierec/app/front.py'),
                                     'movierec.app.front.AppServer._announce': ( 'app.front.html#appserver._announce',
                                                                                 'movierec/app/front.py'),
                                     'movierec.app.front.AppServer.init_handlers': ( 'app.front.html#appserver.init_handlers',

@@ -75,8 +75,15 @@ class PosterHandler(RequestHandler):
 # %% ../../nbs/88_app.front.ipynb #5f66dd77
 class AppServer(Voila):
     "Voila with the app's template and poster proxy, on exactly the given port."
-    poster_options: dict[str, Any] # of `PosterHandler.initialize`
     port: Any # a trait of Voila
+
+    def __init__(
+        self,
+        poster_options: dict[str, Any], # of `PosterHandler.initialize`
+        **traits: Any, # of Voila
+    ):
+        super().__init__(**traits)
+        self.poster_options = poster_options
 
     def setup_template_dirs(self) -> None:
         "Put the app's template before Voila's."
@@ -237,9 +244,8 @@ def serve_app(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     with tempfile.TemporaryDirectory() as folder, running_api(settings, command) as url:
         os.environ |= kernel_environment(settings, url)
-        server = AppServer(ip=options.host, port=options.port, open_browser=open_browser,
+        posters = {"url": url, "key": key.get_secret_value() if key else None, "timeout": options.timeout}
+        server = AppServer(posters, ip=options.host, port=options.port, open_browser=open_browser,
                            log_level=logging.ERROR, config=voila_config(options.idle_minutes))
-        server.poster_options = {"url": url, "key": key.get_secret_value() if key else None,
-                                 "timeout": options.timeout}
         server.initialize([str(page_notebook(folder))])
         server.start()
