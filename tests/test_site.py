@@ -131,7 +131,8 @@ def test_stored_outputs(file):
         data = output.get("data", {})
         shown += [output.get("text", ""), *(str(data[kind]) for kind in data if not kind.startswith("image/"))]
     text = "\n".join(shown)
-    assert re.findall(r"(?:/home/|/root/|/Users/|/tmp/|[A-Z]:\\\\Users)[^\"\s]*", text) == [] and f"{ROOT}/" not in text
+    paths = r"(?:/home/|/root/|/Users/|/tmp/|Path\('/|[A-Z]:\\\\Users)[^\"\s]*"
+    assert re.findall(paths, text) == [] and f"{ROOT}/" not in text
     assert not re.search(r"\w+Warning: ", text)
 
 
