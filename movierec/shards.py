@@ -235,7 +235,8 @@ def served_lists(
 
     def seeds_of(start: int) -> np.ndarray:
         batch = slice(start, start + batch_size)
-        return find_seed_items(store.hybrid, users[batch], lists.items[batch], names[batch])
+        combined = system not in store.hybrid.sources
+        return find_seed_items(store.hybrid, users[batch], lists.items[batch], names[batch], combined)
 
     seeds = map_threads(seeds_of, range(0, max(len(users), 1), batch_size))
     return ServedLists(*lists, np.concatenate(seeds).astype(np.int32))

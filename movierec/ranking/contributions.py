@@ -195,10 +195,12 @@ def find_seed_items(
     users: np.ndarray, # int, n: user_idx
     items: np.ndarray, # int, n × k: item_idx; −1 = none
     top_sources: np.ndarray, # str, n × k: the source that each item is attributed to
+    companions: bool = True, # whether to name one where the source has no seed item
 ) -> np.ndarray: # int, n × k: item_idx; −1 = none
     """Return the item of the user's history that contributed most to each item's score by its source.
 
-    Where the source has none, the companion, see `find_companions`."""
+    Where the source has none, it is the companion, see `find_companions`: in lists that several sources have made. A
+    list of a single source says nothing of another one."""
     seed_items = np.full(items.shape, -1)
     for name in dict.fromkeys(top_sources.ravel()):
         is_here = (top_sources == name) & (items >= 0)
@@ -207,5 +209,7 @@ def find_seed_items(
             own_items = np.where(is_here, items, -1)[rows]
             found = hybrid.sources[name].seed_items(users[rows], own_items)
             seed_items[rows] = np.where(is_here[rows], found, seed_items[rows])
+    if not companions:
+        return seed_items
     missing = (seed_items < 0) & (items >= 0)
     return np.where(missing, find_companions(hybrid, users, np.where(missing, items, -1)), seed_items)

@@ -171,7 +171,8 @@ def explain_selected(
 ) -> list[str]: # one sentence per item
     "Explain in a sentence why each selected item was recommended."
     items = ranking.items[selected]
-    seed_items = find_seed_items(ranking.hybrid, np.zeros(1, np.int32), items[None], top_sources[None])[0]
+    user, combined = np.zeros(1, np.int32), ranking.pool is not None
+    seed_items = find_seed_items(ranking.hybrid, user, items[None], top_sources[None], combined)[0]
     titles, genre_names = model.catalogue.titles, model.genre_names
     return explain_items(ranking.hybrid, 0, items, top_sources, seed_items, titles, genre_names, feedback.likes)
 

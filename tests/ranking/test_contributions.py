@@ -100,6 +100,8 @@ def test_seed_items_are_those_of_each_items_source(stage):
     companions = find_companions(hybrid, users, items)
     assert found[0, 2] == -1, "no item"
     assert np.array_equal(found[3], companions[3]) and (companions >= 0).any(), "a source without seed items"
+    alone = find_seed_items(hybrid, users, items, top_sources, companions=False)
+    assert (alone[3] == -1).all() and np.array_equal(alone[:3], np.where(alone[:3] >= 0, found[:3], -1))
     history = stage.holdout.history
     for row, user in enumerate(users):
         assert set(found[row][found[row] >= 0].tolist()) <= set(history.item_idx[history.user_idx == user].tolist())
