@@ -483,7 +483,8 @@ def test_the_neural_source_joins_in_and_goes_on_from_phase_to_phase(tmp_path):
     small = {"enabled": True, "factors": 8, "length": 20, "epochs": 2, "continue_epochs": 1, "negatives": 20}
     settings = tiny_settings(tmp_path, protocol="leave-last-out", sasrec=small)
     results = run(settings, write_archive(tmp_path / "archive"))["leave-last-out"]
-    assert tuple(results["systems"]) == ALL_SYSTEMS and results["systems"]["sasrec"]["coverage@10"] > 0
+    assert tuple(results["systems"]) == tuple(name for name in ALL_SYSTEMS if name not in CONTENT_SOURCES)
+    assert results["systems"]["sasrec"]["coverage@10"] > 0
     assert {file.name for file in paths(settings).results.glob("*")} == {
         f"leave-last-out-neural.{suffix}" for suffix in ("json", "csv", "png")
     }
