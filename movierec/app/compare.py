@@ -128,11 +128,11 @@ class RunControls(widgets.VBox):
         self.found = {run["run"]: run for run in found}
         self.labels = {name: run_label(run) for name, run in self.found.items()}
         options = [(label, name) for name, label in self.labels.items()]
-        wide = {"layout": widgets.Layout(width="auto"), "style": {"description_width": "6rem"}}
+        look = {"layout": widgets.Layout(width="auto"), "style": {"description_width": "6rem"}}
         self.runs = widgets.SelectMultiple(options=options, value=[options[0][1]], rows=min(len(options), 8),
-                                           description="Runs", **wide)
+                                           description="Runs", **look)
         self.metric, self.segment, self.against, self.a, self.b = (
-            widgets.Dropdown(description=name, **wide)
+            widgets.Dropdown(description=name, **look)
             for name in ("Metric", "Segment", "Against", "System A", "System B")
         )
         self.choices = widgets.HBox([self.metric, self.segment])
@@ -172,6 +172,7 @@ class CompareApp(RunControls):
     ):
         super().__init__(runs, settings or load_settings())
         self.views = [widgets.VBox() for _ in range(4)]
+        self.is_offering = False # while the choices change, nothing is drawn
         self.tabs = widgets.Tab(self.views, titles=["Intervals", "Trade-offs", "Table", "User by user"])
         self.children = (self.runs, self.choices, self.tabs)
         for control in (self.metric, self.segment, self.against, self.a, self.b):
@@ -183,14 +184,16 @@ class CompareApp(RunControls):
     def _choose(self, change: Any) -> None:
         "Follow a change of the chosen runs; without any, what was shown stays."
         if self.chosen:
+            self.is_offering = True
             self.offer()
+            self.is_offering = False
             self._show()
 
     def _show(self, change: Any = None) -> None:
         "Show what the chosen tab is about."
         tab = self.tabs.selected_index or 0
-        if not self.chosen or None in (self.metric.value, self.a.value, self.b.value):
-            return  # options are being replaced
+        if self.is_offering or not self.chosen:
+            return
         try:
             content = (self._intervals, self._tradeoffs, self._table, self._users)[tab]()
         except NotFoundError as error:

@@ -20,7 +20,7 @@ from ..data.splits import PROTOCOL_RULES
 from .evaluate import EvaluationSet
 from .lists import headline_metrics, read_lists
 from .plots import COLOURS, HIGHLIGHT, PLOT_STYLE
-from .results import load_evaluation_set, read_user_metrics
+from .results import load_evaluation_set, read_results, read_user_metrics
 from ..metrics import popularity_percentile
 from ..opening import RunArtifacts, check_protocol, check_system_of_run, open_run
 from ..statistics import paired_difference
@@ -126,6 +126,7 @@ def compare_users(
     artifacts = open_run(settings, protocol)
     for name in (a, b):
         check_system_of_run(settings, name, artifacts)
+    settings = Settings(**settings.model_dump() | read_results(artifacts["evaluation"])["config"])  # the run's own
     evaluation_set = load_evaluation_set(settings, artifacts["data"], artifacts["split"], artifacts["lists"])
     metric = headline_metrics(settings, protocol)[-1]
     values = read_user_metrics(artifacts["evaluation"].path / "users.parquet", [metric])[metric]

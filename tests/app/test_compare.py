@@ -69,3 +69,10 @@ def test_nothing_to_compare(tiny_run, tmp_path):
         CompareApp(settings=empty)
     with pytest.raises(NotFoundError, match="no run is called"):
         CompareApp(["zzz"], settings=tiny_run[0])
+
+
+def test_another_choice_of_runs_is_drawn_once(compare, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(compare, "_intervals", lambda: drawn.append(compare.metric.value) or [])
+    compare.runs.value = [compare.runs.options[-1][1]]
+    assert len(drawn) == 1 and drawn[0] in compare.metric.options

@@ -13,6 +13,7 @@ from movierec.evaluation.lists import read_lists
 from movierec.evaluation.results import load_evaluation_set
 from movierec.evaluation.user_diff import compare_users, plot_users, publish_users, user_groups
 from movierec.opening import open_run
+from movierec.pipeline import run
 
 A, B, METRIC = "popularity", "hybrid", "ndcg@5"
 
@@ -23,8 +24,8 @@ def compared(tiny_run):
     return settings, compare_users(settings, "global-time", A, B, n_examples=2), open_run(settings, "global-time")
 
 
-def evaluation_set(settings, run) -> EvaluationSet:
-    return load_evaluation_set(settings, run["data"], run["split"], run["lists"])
+def evaluation_set(settings, artifacts) -> EvaluationSet:
+    return load_evaluation_set(settings, artifacts["data"], artifacts["split"], artifacts["lists"])
 
 
 def ndcg(listed, relevant, k=5):
@@ -33,12 +34,12 @@ def ndcg(listed, relevant, k=5):
 
 
 def test_shares_and_means_by_hand(compared):
-    settings, result, run = compared
-    found = evaluation_set(settings, run)
+    settings, result, artifacts = compared
+    found = evaluation_set(settings, artifacts)
     users = found.holdout.evaluated_users
     values = {}
     for name in (A, B):
-        lists = read_lists(run["lists"], name, users, 5)
+        lists = read_lists(artifacts["lists"], name, users, 5)
         values[name] = np.array([
             ndcg(own.tolist(), set(found.relevant[row].indices.tolist())) for row, own in enumerate(lists)
         ])
@@ -59,9 +60,9 @@ def test_shares_and_means_by_hand(compared):
 
 
 def test_examples_are_real_users_with_their_lists(compared):
-    settings, result, run = compared
-    found, titles = evaluation_set(settings, run), load_items(run["data"])["title"].tolist()
-    numbers = {user: number for number, user in enumerate(load_users(run["data"]).tolist())}
+    settings, result, artifacts = compared
+    found, titles = evaluation_set(settings, artifacts), load_items(artifacts["data"])["title"].tolist()
+    numbers = {user: number for number, user in enumerate(load_users(artifacts["data"]).tolist())}
     assert result["examples"]["b_better"] and result["examples"]["a_better"]
     for direction, examples in result["examples"].items():
         for example in examples:
@@ -69,7 +70,7 @@ def test_examples_are_real_users_with_their_lists(compared):
             row = found.holdout.evaluated_users.tolist().index(user)
             relevant = {titles[item] for item in found.relevant[row].indices}
             for key, name in (("a", A), ("b", B)):
-                listed = read_lists(run["lists"], name, np.array([user]), 5)[0]
+                listed = read_lists(artifacts["lists"], name, np.array([user]), 5)[0]
                 assert [title for title, _ in example[key]] == [titles[item] for item in listed if item >= 0]
                 assert all(hit == (title in relevant) for title, hit in example[key])
             better, worse = ("b", "a") if direction == "b_better" else ("a", "b")
@@ -103,3 +104,10 @@ def test_the_figure_has_a_row_for_each_group(compared):
     shares, _ = plot_users(result).axes
     labels = [label.get_text() for label in shares.get_yticklabels()]
     assert len(labels) == 1 + len(result["groups"]) and labels[0].startswith("all (")
+
+
+def test_a_run_with_other_list_lengths_is_compared_by_its_own(tiny_run, tmp_path):
+    own = copy_of_run(tiny_run[0], tmp_path, protocol="global-time", cutoffs=(3, 7))
+    run(own)
+    found = compare_users(own.model_copy(update={"cutoffs": (5, 10)}), "global-time", A, B)
+    assert found["metric"] == "ndcg@3" and found["config"]["cutoffs"] == [3, 7]
