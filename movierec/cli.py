@@ -1194,6 +1194,7 @@ def diff(
 ) -> None:
     "Compare two systems of a finished run user by user: for whom is which better, with both lists of some of them."
     settings = command_settings(config, None, dataset=dataset, data_dir=data_dir, reports_dir=reports_dir)
+    from movierec.data.holdout import describe_sample
     from movierec.evaluation.user_diff import compare_users, publish_users
 
     result = compare_users(settings, protocol, a, b, examples)
@@ -1211,6 +1212,8 @@ def diff(
             out.print(f"\nMost for {name}:")
         for example in result["examples"][direction]:
             _print_example(example, {"a": a, "b": b})
+    if "user_sample" in result:
+        out.print(f"Of {describe_sample(result['user_sample'])}.")
     out.print("\n✓: relevant. In brackets: 95 % intervals. "
               f"Results: {short_path(file)}", soft_wrap=True)
 

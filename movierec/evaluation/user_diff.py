@@ -135,6 +135,8 @@ def compare_users(
               for name, mask in user_groups(evaluation_set).items()}
     result = {"dataset": settings.dataset, "protocol": protocol, "relevant": settings.relevant, "metric": metric,
               "a": a, "b": b, "all": compare_group(*pair, settings), "groups": groups} | made_by(settings)
+    if evaluation_set.holdout.user_sample:
+        result["user_sample"] = evaluation_set.holdout.user_sample
     return result | {"examples": _examples(artifacts, evaluation_set, values, {"a": a, "b": b}, n_examples)}
 
 # %% ../../nbs/67b_evaluation.user_diff.ipynb #ff817881

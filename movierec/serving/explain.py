@@ -72,13 +72,13 @@ def explain_items(
             return "Matches your genres: " + ", ".join(shared)
         return SOURCE_REASONS.get(top_source, DEFAULT_REASON)
 
-    def with_companion(item: int, seed: int, top_source: str) -> str:
+    def with_liked_movie(item: int, seed: int, top_source: str) -> str:
         reason = explain(item, seed, top_source)
         if seed < 0 or top_source in SEED_SOURCES:
             return reason
         return f"Goes with {titles[seed]}; {reason[0].lower()}{reason[1:]}"
 
-    return [with_companion(*facts) for facts in zip(items, seed_items, top_sources, strict=True)]
+    return [with_liked_movie(*facts) for facts in zip(items, seed_items, top_sources, strict=True)]
 
 # %% ../../nbs/69_serving.explain.ipynb #881b673d
 def describe_features() -> dict[str, str]: # feature → text

@@ -5,12 +5,12 @@ import pytest
 
 from movierec.config import RANKER_SOURCES
 from movierec.ranking.contributions import (
-    COMPANION_ABOVE,
+    SIMILAR_ABOVE,
     attributed_lists,
     contributing_source,
     explain_scores,
-    find_companions,
     find_seed_items,
+    find_similar_liked,
     leave_one_out,
     top_contributing_source,
 )
@@ -97,33 +97,33 @@ def test_seed_items_are_those_of_each_items_source(stage):
     own = {name: hybrid.sources[name].seed_items(users, items) for name in ("item_item", "sequential")}
     assert np.array_equal(found[:3, 0], own["item_item"][:3, 0])
     assert np.array_equal(found[:3, 1], own["sequential"][:3, 1])
-    companions = find_companions(hybrid, users, items)
+    similar = find_similar_liked(hybrid, users, items)
     assert found[0, 2] == -1, "no item"
-    assert np.array_equal(found[3], companions[3]) and (companions >= 0).any(), "a source without seed items"
-    alone = find_seed_items(hybrid, users, items, top_sources, companions=False)
+    assert np.array_equal(found[3], similar[3]) and (similar >= 0).any(), "a source without seed items"
+    alone = find_seed_items(hybrid, users, items, top_sources, fall_back=False)
     assert (alone[3] == -1).all() and np.array_equal(alone[:3], np.where(alone[:3] >= 0, found[:3], -1))
     history = stage.holdout.history
     for row, user in enumerate(users):
         assert set(found[row][found[row] >= 0].tolist()) <= set(history.item_idx[history.user_idx == user].tolist())
 
 
-def test_a_companion_is_the_liked_movie_that_adds_most_to_the_ease_score(stage):
+def test_the_most_similar_liked_movie_has_the_largest_ease_weight(stage):
     hybrid, history = stage.hybrid, stage.holdout.history
     ease, users = hybrid.sources["ease"], stage.holdout.evaluated_users[:30]
     items = hybrid.top_k(users, 6)[0]
-    found, place = find_companions(hybrid, users, items), {item: row for row, item in enumerate(ease.items.tolist())}
+    found, place = find_similar_liked(hybrid, users, items), {item: row for row, item in enumerate(ease.items.tolist())}
     for user, row, own in zip(users, items, found, strict=True):
         events = slice(history.indptr[user], history.indptr[user + 1])
         seen = history.item_idx[events].tolist()
         liked = {item for item, value in zip(seen, history.confidence[events], strict=True) if value > 0}
-        for item, companion in zip(row.tolist(), own.tolist(), strict=True):
+        for item, liked_item in zip(row.tolist(), own.tolist(), strict=True):
             adds = {one: ease.weights[place[one], place[item]] for one in seen if one in place} if item in place else {}
             most = max(adds.values(), default=0)
-            if companion >= 0:
-                assert companion in liked and adds[companion] == most > COMPANION_ABOVE
+            if liked_item >= 0:
+                assert liked_item in liked and adds[liked_item] == most > SIMILAR_ABOVE
             else:
                     best = {one for one in adds if adds[one] == most}  # several, where movies have equal events
-                    assert most <= COMPANION_ABOVE or not best <= liked
+                    assert most <= SIMILAR_ABOVE or not best <= liked
     assert (found >= 0).any() and not (found[items < 0] >= 0).any()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import make_genres, make_interactions, make_years
 
-from movierec.retrieval.content import Content, attribute_matrix, year_bumps
+from movierec.retrieval.content import Content, attribute_matrix, year_basis
 from movierec.retrieval.linear import EASE
 from movierec.retrieval.recommender import AmongItems
 
@@ -24,12 +24,12 @@ def source():
 
 def test_attributes_by_hand():
     attributes, genres = attribute_matrix(GENRES, YEARS), GENRES.toarray()
-    bumps = year_bumps(YEARS).toarray()
+    basis = year_basis(YEARS).toarray()
     assert np.isfinite(attributes.data).all() and attributes.shape[0] == len(YEARS)
     for item in range(len(YEARS)):
-        expected = [1.0, *genres[item], *bumps[item]]
+        expected = [1.0, *genres[item], *basis[item]]
         expected += [genres[item, i] * genres[item, j] for i in range(genres.shape[1]) for j in range(i)]
-        expected += [genre * bump for genre in genres[item] for bump in bumps[item]]
+        expected += [genre * value for genre in genres[item] for value in basis[item]]
         own = np.sort(attributes[item].data)
         assert own == pytest.approx(np.sort([value for value in expected if value > 0]), abs=1e-6), item
 

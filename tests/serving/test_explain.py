@@ -19,8 +19,8 @@ def test_reasons_are_true(open_service, interactions):
         for movie in service.recommend(user, 10).items:
             reason = movie.reason
             if reason.startswith("Goes with "):
-                companion, _, reason = reason.removeprefix("Goes with ").partition("; ")
-                assert companion in liked
+                liked_movie, _, reason = reason.removeprefix("Goes with ").partition("; ")
+                assert liked_movie in liked
                 reason = reason[0].upper() + reason[1:]
                 kinds.add("Goes with")
             kind, _, rest = reason.partition(": ")
