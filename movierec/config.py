@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['RATING_COLUMNS', 'LIST_COLUMNS', 'EVENT_COLUMNS', 'CANDIDATE_COLUMNS', 'ProtocolName', 'ExtraProtocolName',
            'PROTOCOLS', 'EXTRA_PROTOCOLS', 'SourceName', 'NeuralSourceName', 'ContentSourceName', 'SOURCES',
-           'NEURAL_SOURCES', 'CONTENT_SOURCES', 'RANKER_SOURCES', 'ALL_SOURCES', 'SYSTEMS', 'DAY', 'UrlList',
-           'MovierecError', 'ConfigError', 'DataError', 'NotFoundError', 'ArtifactError', 'did_you_mean',
-           'SettingsGroup', 'PopularityRecentSettings', 'ItemItemSettings', 'AlsSettings', 'AlsRecentSettings',
-           'EaseSettings', 'LinearArSettings', 'SequentialSettings', 'SasrecSettings', 'GenreSettings',
-           'ContentSettings', 'SourceWeights', 'WeightSettings', 'HybridSettings', 'RankerSettings', 'RankerV3Settings',
-           'DownloadSettings', 'ServiceSettings', 'AppSettings', 'PostersSettings', 'package_folder', 'project_root',
-           'bundled_folder', 'Settings', 'describe_settings', 'load_settings']
+           'NEURAL_SOURCES', 'CONTENT_SOURCES', 'RANKER_SOURCES', 'ALL_SOURCES', 'TIMED_RANKERS', 'UNORDERED_RANKERS',
+           'SYSTEMS', 'DAY', 'UrlList', 'MovierecError', 'ConfigError', 'DataError', 'NotFoundError', 'ArtifactError',
+           'did_you_mean', 'SettingsGroup', 'PopularityRecentSettings', 'ItemItemSettings', 'AlsSettings',
+           'AlsRecentSettings', 'EaseSettings', 'LinearArSettings', 'SequentialSettings', 'SasrecSettings',
+           'GenreSettings', 'RatingModelSettings', 'ContentSettings', 'SourceWeights', 'WeightSettings',
+           'HybridSettings', 'RankerSettings', 'RankerV3Settings', 'DownloadSettings', 'ServiceSettings', 'AppSettings',
+           'PostersSettings', 'package_folder', 'project_root', 'bundled_folder', 'Settings', 'describe_settings',
+           'load_settings']
 
 # %% ../nbs/00_config.ipynb #d55092cb
 import json
@@ -110,7 +111,9 @@ NEURAL_SOURCES: tuple[str, ...] = get_args(NeuralSourceName)
 CONTENT_SOURCES: tuple[str, ...] = get_args(ContentSourceName)
 RANKER_SOURCES = (*SOURCES, *NEURAL_SOURCES)  # V3 has features of their scores
 ALL_SOURCES = (*RANKER_SOURCES, *CONTENT_SOURCES)
-SYSTEMS = (*ALL_SOURCES, "hybrid", "ranked_v1", "ranked_v2", "ranked_v3")
+TIMED_RANKERS = ("ranked_v1", "ranked_v2", "ranked_v3")  # for users whose events have times
+UNORDERED_RANKERS = ("ranked_unordered",)  # for the others
+SYSTEMS = (*ALL_SOURCES, "hybrid", *TIMED_RANKERS, *UNORDERED_RANKERS)
 
 # %% ../nbs/00_config.ipynb #c87bab56
 DAY = 86_400  # seconds
@@ -262,6 +265,20 @@ class GenreSettings(SettingsGroup):
     popularity_half_life_days: float = Field(90.0, gt=0)
     "Half-life of the events in an item's decayed popularity."
 
+# %% ../nbs/00_config.ipynb #0cd49066
+class RatingModelSettings(SettingsGroup):
+    "Predicted ratings (Koren, Bell and Volinsky 2009); used by V3, and chosen on ml-1m's global-time validation."
+    factors: int = Field(8, ge=1, le=256)
+    "Length of the user and item vectors."
+    regularization: float = Field(6.0, gt=0)
+    "L2 penalty on the vectors."
+    iterations: int = Field(4, ge=1, le=100)
+    "Iterations of the fit."
+    item_shrinkage: float = Field(10.0, ge=0)
+    "Ratings of the overall mean that each item is given in addition to its own."
+    user_shrinkage: float = Field(5.0, ge=0)
+    "The same for a user's bias, with ratings of the items' means."
+
 # %% ../nbs/00_config.ipynb #010b882c
 class ContentSettings(SettingsGroup):
     "Scores by attributes; the default is the best of a coarse grid on ml-1m's cold-items validation."
@@ -298,29 +315,32 @@ class SourceWeights(SettingsGroup):
 
     @model_validator(mode="after")
     def _any_above_zero(self) -> Self:
-        if not any(self.model_dump().values()):
-            raise ValueError("one of the weights must be above 0")
+        if not any(self.model_dump(exclude={"content"}).values()):  # which isn't always fitted
+            raise ValueError("one of the weights besides that of content must be above 0")
         return self
 
 # %% ../nbs/00_config.ipynb #0cfd8ade
 class WeightSettings(SettingsGroup):
     "Fusion weights for each user context; found by `tune_weights` on ml-1m's validation sets."
     in_session: SourceWeights = SourceWeights(
-        popularity_recent=0.25, als=1, als_recent=2, ease=0.25, sequential=4, linear_ar=2
+        popularity_recent=0.25, als=1, als_recent=2, ease=0.25, sequential=4, linear_ar=2, content=0.25
     )
     "For users whose last event is recent."
     returning: SourceWeights = SourceWeights(
-        popularity=0.25, popularity_recent=4, item_item=2, als=1, als_recent=2, ease=1, genre=0.25
+        popularity=0.25, popularity_recent=4, item_item=2, als=1, als_recent=2, ease=1, genre=0.25, content=0.25
     )
     "For known users after a pause."
     new_user: SourceWeights = SourceWeights(
-        popularity=0.25, popularity_recent=1, als_recent=1, ease=0.5, sequential=4, linear_ar=2, genre=0.25
+        popularity=0.25, popularity_recent=1, als_recent=1, ease=0.5, sequential=4, linear_ar=2, genre=0.25,
+        content=0.25
     )
     "For users with fewer than `warm_events` events."
+    unordered: SourceWeights = SourceWeights(item_item=0.25, als=0.5, ease=1, content=0.1)
+    "For users whose events have no times: those of data without times, and newcomers who name movies they like."
 
 # %% ../nbs/00_config.ipynb #b94e6b75
 _NEURAL_WEIGHTS = WeightSettings(
-    in_session=SourceWeights(als=1, als_recent=0.25, sequential=1, linear_ar=2, sasrec=4)
+    in_session=SourceWeights(als=1, als_recent=0.25, sequential=1, linear_ar=2, sasrec=4, content=0.25)
 )
 
 # %% ../nbs/00_config.ipynb #baef48bc
@@ -569,10 +589,12 @@ class Settings(BaseSettings):
     linear_ar: LinearArSettings = LinearArSettings()
     sasrec: SasrecSettings = SasrecSettings()
     genre: GenreSettings = GenreSettings()
+    rating_model: RatingModelSettings = RatingModelSettings()
     content: ContentSettings = ContentSettings()
     hybrid: HybridSettings = HybridSettings()
     ranker: RankerSettings = RankerSettings()
     ranker_v3: RankerV3Settings = RankerV3Settings()
+    ranker_unordered: RankerV3Settings = RankerV3Settings(leaves=4, truncation=100)
     download: DownloadSettings = DownloadSettings()
     service: ServiceSettings = ServiceSettings()
     posters: PostersSettings = PostersSettings()

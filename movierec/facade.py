@@ -240,14 +240,15 @@ class Model:
 
     def recommend(
         self,
-        user: Any, # a user's id; or a new user's history: movies or (movie, rating) pairs, oldest first
+        user: Any, # a user's id; or a new user's history: movies or (movie, rating) pairs
         k: int = 10, # how many
+        ordered: bool = False, # whether a new user's history is in the order of watching, the last movie just now
     ) -> pd.DataFrame: # rank, the item's id, title, year, genres (joined by |), score, reason
         "Return the k best movies that a user hasn't seen. Raises `NotFoundError` for an unknown user or movie."
         k = _check_length(k)
         if isinstance(user, str) or not isinstance(user, Iterable):
             return self._show(self._service.recommend(self._user(user), k))
-        return self._show(self._service.recommend_to_new_user(read_history(user, self._movies), k))
+        return self._show(self._service.recommend_to_new_user(read_history(user, self._movies), k, ordered=ordered))
 
     def similar(
         self,

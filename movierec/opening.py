@@ -104,7 +104,7 @@ def open_trained(
     )
     rules = PROTOCOL_RULES[protocol]
     split = as_protocol(open_artifact(where.split(rules.split_name), missing, interactions=data), protocol)
-    if "tuning" not in rules.phases:
+    if not rules.rankers:
         lists = open_artifact(where.lists(protocol), missing, split=split)
         return {"data": data, "split": split, "rankers": None, "choice": lists}
     rankers = open_artifact(where.rankers(rules.rankers_name), missing, split=split)

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from .artifacts import Artifact, paths, read_manifest
-from .config import PROTOCOLS, DataError, NotFoundError, Settings, did_you_mean
+from .config import DataError, NotFoundError, Settings, did_you_mean
 from .data.catalogue import CATALOGUE
 from .data.download import download
 from .data.ingest import ingest, table_views
@@ -45,7 +45,7 @@ from movierec.opening import (
     open_trained,
     served_protocols,
 )
-from .stages import build_rankers, build_sources, precompute
+from .stages import build_rankers, build_sources, build_unordered_ranker, precompute
 
 # %% ../nbs/90_pipeline.ipynb #9fbd8755
 class StageRunner:
@@ -153,9 +153,14 @@ def _fit_and_train(
     def fit(subset: str, phase: str) -> Artifact:
         return stages.run(f"{protocol}: sources {subset}", build_sources, data, split, phase)
 
-    if "tuning" not in PROTOCOL_RULES[protocol].phases:  # nothing is fitted twice, and no ranker can be trained
-        train = fit("on train", "validation")
-        return {"sources_on_train": train}, train if _reaches(until, "lists") else None, None
+    rules = PROTOCOL_RULES[protocol]
+    if "tuning" not in rules.phases:  # nothing is fitted twice
+        train, rankers = fit("on train", "validation"), None
+        made = {"sources_on_train": train}
+        if rules.rankers and _reaches(until, "rankers"):
+            rankers = stages.run(f"{protocol}: rankers", build_unordered_ranker, split, train)
+            made["rankers"] = rankers
+        return made, train if _reaches(until, "lists") else None, rankers
     made = {"sources_for_tuning": fit("for tuning", "tuning"), "sources_on_train": fit("on train", "validation")}
     if not _reaches(until, "rankers"):
         return made, None, None
@@ -200,7 +205,7 @@ def _prepare_serving(
     sources = stages.run("serving: sources on all events", build_sources, data, split, "serving")
     protocol = default_protocol(settings)
     where = paths(settings)
-    folder = where.rankers(protocol) if protocol in PROTOCOLS else where.lists(protocol)
+    folder = where.rankers(protocol) if PROTOCOL_RULES[protocol].rankers else where.lists(protocol)
     if split.manifest["contents"]["protocol"] == protocol:
         choice = Artifact(folder, read_manifest(folder) or {}, built=False)
         stages.run("serving: precomputed recommendations", precompute, data, sources, choice)
@@ -208,7 +213,7 @@ def _prepare_serving(
 # %% ../nbs/90_pipeline.ipynb #29998d2d
 def _choosing_step(protocol: str) -> str: # one of `STEPS`
     "Return the step in which the best system on validation is found."
-    return "rankers" if "tuning" in PROTOCOL_RULES[protocol].phases else "lists"
+    return "rankers" if PROTOCOL_RULES[protocol].rankers else "lists"
 
 # %% ../nbs/90_pipeline.ipynb #6cde1b92
 def _run_steps(

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['PHASES', 'load_history', 'earlier_phase', 'warm_start', 'keep_checkpoints', 'fitting_rounds', 'fit_sources',
-           'build_sources', 'sources_behind', 'load_phase', 'retrieved_lists', 'choose_on_validation', 'build_rankers',
-           'load_rankers', 'precompute']
+           'build_sources', 'sources_behind', 'load_phase', 'retrieved_lists', 'metric_cutoffs', 'headline_metrics',
+           'choose_on_validation', 'validation_metrics', 'describe_training', 'build_rankers', 'cross_fitted_lists',
+           'build_unordered_ranker', 'load_rankers', 'precompute']
 
 # %% ../nbs/59_stages.ipynb #3da6df5d
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from .artifacts import Artifact, build, paths, write_arrays
 from .config import ALL_SOURCES, SYSTEMS, Settings
@@ -119,9 +121,14 @@ def fit_sources(
     for lanes in fitting_rounds(list(hybrid.sources)):
         with ThreadPoolExecutor(len(lanes)) as pool:
             list(pool.map(fit, lanes))
+    if hybrid.rating_model is not None:
+        report("fitting rating_model")
+        started = perf_counter()
+        hybrid.rating_model.fit(history).save(folder / "rating_model")
+        seconds["rating_model"] = round(perf_counter() - started, 3)
     hybrid.interactions = history
     write_hybrid_metadata(hybrid, folder)
-    return {name: seconds[name] for name in hybrid.sources}
+    return {name: seconds[name] for name in (*hybrid.sources, "rating_model") if name in seconds}
 
 # %% ../nbs/59_stages.ipynb #8e044834
 def build_sources(
@@ -150,13 +157,13 @@ def build_sources(
 
     def make(folder: Path) -> dict[str, Any]:
         history = load_history(data, split, phase)
-        hybrid = make_hybrid(settings, load_items(data), names)
+        hybrid = make_hybrid(settings, load_items(data), names, with_rating_model=only is None)
         keep_checkpoints(hybrid, target.with_name(f"{target.name}-sasrec.npz"), report)
         if earlier is not None and before is not None:
             warm_start(hybrid, phase, earlier, lambda: load_history(data, split, before))
         return {"phase": phase, "events": len(history), "fit_seconds": fit_sources(hybrid, history, folder, report)}
 
-    config = settings.subset(*names, "hybrid", "warm_events", "seed") | {"phase": phase}
+    config = settings.subset(*names, "rating_model", "hybrid", "warm_events", "seed") | {"phase": phase}
     if only is not None:
         config["only"] = list(only)
     return build(target, "stages", config, inputs, make)
@@ -220,6 +227,17 @@ def retrieved_lists(
     lists["hybrid"] = training.items[:, :k]
     return lists
 
+# %% ../nbs/59_stages.ipynb #8e11a8c0
+def metric_cutoffs(settings: Settings, protocol: str) -> tuple[int, ...]: # ascending
+    "Return the list lengths k at which the metrics of a protocol are computed."
+    return PROTOCOL_RULES[protocol].cutoffs or settings.cutoffs
+
+# %% ../nbs/59_stages.ipynb #aef921d6
+def headline_metrics(settings: Settings, protocol: str) -> tuple[str, ...]: # names such as "ndcg@10"
+    "Return the metrics by which the systems of a protocol are compared and tested."
+    first = metric_cutoffs(settings, protocol)[0]
+    return tuple(name.format(k=first) for name in PROTOCOL_RULES[protocol].headline)
+
 # %% ../nbs/59_stages.ipynb #2f65dad3
 def choose_on_validation(
     values: dict[str, np.ndarray], # system → float64, one value of a metric per evaluated user
@@ -236,6 +254,35 @@ def choose_on_validation(
         "not_significantly_below": equal,
     }
 
+# %% ../nbs/59_stages.ipynb #865a56a4
+def validation_metrics(
+    lists: dict[str, np.ndarray], # system → item_idx, n × k
+    relevant: sparse.csr_matrix, # n × n_items
+    settings: Settings,
+    protocol: str, # one of `PROTOCOL_RULES`
+    clusters: np.ndarray | None = None, # see `resampled_means`
+) -> dict[str, Any]: # validation (system → metric → mean), and what `choose_on_validation` returns
+    "Return the mean metrics of all systems on the validation set, and which system they make the choice."
+    means, criterion = {}, {}
+    for name, items in lists.items():
+        values = user_metrics(items, relevant, metric_cutoffs(settings, protocol))
+        means[name] = {metric: float(value.mean()) for metric, value in values.items()}
+        criterion[name] = values[headline_metrics(settings, protocol)[-1]]
+    return {"validation": means, **choose_on_validation(criterion, settings, clusters)}
+
+# %% ../nbs/59_stages.ipynb #900991dc
+def describe_training(
+    training: TrainingSet, # of the validation phase
+    relevant: sparse.csr_matrix, # n × n_items: what its users liked afterwards
+) -> dict[str, int]:
+    "Count the users, candidates and relevant items of a training set."
+    return {
+        "users": len(training.users),
+        "candidates": int(training.is_candidate.sum()),
+        "relevant_in_pools": int(training.labels.sum()),
+        "relevant": int(relevant.nnz),
+    }
+
 # %% ../nbs/59_stages.ipynb #f18fc77e
 def build_rankers(
     settings: Settings,
@@ -244,7 +291,7 @@ def build_rankers(
     sources: Artifact, # from `build_sources` in the phase "validation"
     report: Callable[..., None] = lambda *_: None, # what is being done
 ) -> Artifact: # a folder per ranker; the validation metrics of all systems in the manifest
-    "Train the rankers, and evaluate every system on the validation set."
+    "Train the rankers of a protocol with a tuning phase, and evaluate every system on the validation set."
     k, pool_size = settings.list_size, settings.hybrid.pool_size
     rules = PROTOCOL_RULES[split.manifest["contents"]["protocol"]]
     split = as_protocol(split, rules.rankers_name)
@@ -262,28 +309,71 @@ def build_rankers(
         relevant = holdout.relevant[validation.users]
         owners = None if holdout.owners is None else holdout.owners[validation.users]
         del hybrid, holdout  # training needs their memory
-        for version in RANKERS:
+        for version in rules.rankers:
             report(f"training {version}")
             scores = train_ranker(version, tuning, settings).score(validation.features, validation.items)
             lists[version] = rerank(validation.items, scores, k)[0]
             save_ranker(train_ranker(version, both, settings), folder / version)
-        metrics, criterion = {}, {}
-        for name, ranked in lists.items():
-            values = user_metrics(ranked, relevant, settings.cutoffs)
-            metrics[name] = {metric: float(value.mean()) for metric, value in values.items()}
-            criterion[name] = values[f"ndcg@{settings.cutoffs[0]}"]
-        return {
-            "users": len(validation.users),
-            "candidates": int(validation.is_candidate.sum()),
-            "relevant_in_pools": int(validation.labels.sum()),
-            "relevant": int(relevant.nnz),
-            "validation": metrics,
-            **choose_on_validation(criterion, settings, owners),
-        }
+        return {"rankers": list(rules.rankers), **describe_training(validation, relevant),
+                **validation_metrics(lists, relevant, settings, rules.name, owners)}
 
     config = settings.subset("hybrid", "ranker", "ranker_v3", "half_life_days", "seed", "list_size", "cutoffs",
                              "bootstrap")
     inputs = {"split": split.key, "tuning_sources": tuning_sources.key, "sources": sources.key}
+    return build(paths(settings).rankers(rules.rankers_name), "stages", config, inputs, make)
+
+# %% ../nbs/59_stages.ipynb #4304d635
+def cross_fitted_lists(
+    version: str, # one of `RANKERS`
+    training: TrainingSet,
+    settings: Settings,
+    k: int, # list length
+    n_folds: int = 5,
+) -> np.ndarray: # int32, n × k: item_idx
+    "Rank each user's candidates by a ranker that is trained on the users of the other folds."
+    n = len(training.users)
+    fold = np.random.default_rng(settings.seed).permutation(n) % n_folds
+    ranked = np.empty((n, k), np.int32)
+    for number in range(n_folds):
+        is_scored, known = fold == number, training.subset(fold != number)
+        ranker = train_ranker(version, known, settings)
+        part = training.subset(is_scored)
+        ranked[is_scored] = rerank(part.items, ranker.score(part.features, part.items), k)[0]
+    return ranked
+
+# %% ../nbs/59_stages.ipynb #78055160
+def build_unordered_ranker(
+    settings: Settings,
+    split: Artifact, # from `build_split`
+    sources: Artifact, # from `build_sources` in the phase "validation"
+    report: Callable[..., None] = lambda *_: None, # what is being done
+    min_users: int = 50, # with a relevant candidate; with fewer, no ranker is trained
+) -> Artifact: # a folder with the ranker; the validation metrics of all systems in the manifest
+    "Train the ranker of a protocol that holds out users, and evaluate every system on the validation set."
+    rules = PROTOCOL_RULES[split.manifest["contents"]["protocol"]]
+    (version,) = rules.rankers
+    k = max(settings.list_size, *metric_cutoffs(settings, rules.name))
+
+    def make(folder: Path) -> dict[str, Any]:
+        holdout = load_holdout(split, "validation")
+        population = Hybrid.load(sources.path, holdout.population)
+        users = sample_users(holdout, settings)
+        side, relevant = ItemSide.of(population, settings.half_life_days), holdout.relevant[users]
+        block = UserBlock.of(holdout.history, users, holdout.as_of[users])
+        progress = report_progress(report, "collecting candidates of the validation phase", len(users))
+        training = training_rows(side, block, relevant, k, progress)
+        lists = retrieved_lists(holdout.fold_in(population), training, holdout.as_of[users], k, report)
+        trained = [version] if training.labels.any(axis=1).sum() >= min_users else []
+        if trained:
+            report(f"training {version}")
+            lists[version] = cross_fitted_lists(version, training, settings, k)
+            save_ranker(train_ranker(version, training, settings), folder / version)
+        return {"rankers": trained, **describe_training(training, relevant),
+                **validation_metrics(lists, relevant, settings, rules.name)}
+
+    config = settings.subset("hybrid", "ranker", "ranker_unordered", "half_life_days", "seed", "list_size", "cutoffs",
+                             "bootstrap")
+    inputs = {"split": split.key, "sources": sources.key}
     return build(paths(settings).rankers(rules.rankers_name), "stages", config, inputs, make)
 
 # %% ../nbs/59_stages.ipynb #37603dcf
@@ -292,7 +382,8 @@ def load_rankers(
     dataset: str, # name of the data set they must have been trained on
 ) -> dict[str, Ranker]: # in the order of `SYSTEMS`
     "Load the trained rankers."
-    return {version: load_ranker(rankers.path / version, dataset) for version in RANKERS}
+    versions = rankers.manifest["contents"]["rankers"]
+    return {version: load_ranker(rankers.path / version, dataset) for version in versions}
 
 # %% ../nbs/59_stages.ipynb #de3ac028
 def precompute(

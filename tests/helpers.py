@@ -10,6 +10,7 @@ from scipy import sparse
 
 from movierec.config import Settings, load_settings
 from movierec.data.interactions import Interactions
+from movierec.retrieval.fusion import USER_CONTEXTS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -130,7 +131,7 @@ def make_years(n_items: int = 40) -> np.ndarray:
 
 def same_in_all_contexts(**weights: float) -> dict[str, dict[str, float]]:
     """The same fusion weights in every user context."""
-    return dict.fromkeys(("in_session", "returning", "new_user"), weights)
+    return dict.fromkeys(USER_CONTEXTS, weights)
 
 
 def make_irregular_histories(seed: int = 0, n_users: int = 30, n_items: int = 25) -> Interactions:

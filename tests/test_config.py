@@ -45,7 +45,7 @@ def test_file_named_by_the_environment(tmp_path, monkeypatch):
     ({"cutoffs": (20, 10)}, "cutoffs must rise"),
     ({"pool_sizes": (200, 100)}, "pool_sizes must rise"),
     ({"list_size": 300}, r"list_size must not exceed hybrid\.pool_size"),
-    ({"hybrid": {"weights": {"in_session": dict.fromkeys(SOURCES, 0)}}}, "one of the weights must be above 0"),
+    ({"hybrid": {"weights": {"in_session": dict.fromkeys(SOURCES, 0)}}}, "one of the weights besides that of content"),
     ({"hybrid": {"weights": {"in_session": {"als": float("nan")}}}}, r"hybrid\.weights\.in_session\.als"),
     ({"hybrid": {"weights": {"new_user": {"populrity": 1}}}}, r"hybrid\.weights\.new_user\.populrity"),
 ])

@@ -142,13 +142,15 @@ def _read_subsets(split: Artifact, subsets: tuple[str, ...], as_of: int | None, 
     "Read the events of some of a split's files."
     contents = split.manifest["contents"]
     files = [split.path / f"{subset}.parquet" for subset in subsets]
-    return read_events(files, contents["n_users"], contents["n_items"], as_of, where, contents["scored_items"])
+    about = contents["scored_items"], contents["ordered"]
+    return read_events(files, contents["n_users"], contents["n_items"], as_of, where, *about)
 
 # %% ../../nbs/20_data.holdout.ipynb #637dd980
 def _load_fold_in_holdout(split: Artifact, phase: str, relevant: str) -> Holdout:
     "Load a held-out set of users that no model is fitted on."
     population = _read_subsets(split, ("train",), None)
-    history = population.fold_in_users(_read_subsets(split, (f"{phase}_fold_in",), None))
+    fold_in = _read_subsets(split, (f"{phase}_fold_in",), None)
+    history = population.fold_in_users(fold_in).without_order()  # what is held out isn't later
     as_of = np.full(history.n_users, population.as_of)
     return Holdout(phase, history, _read_subsets(split, (phase,), None), as_of, relevant, population)
 

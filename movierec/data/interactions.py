@@ -77,7 +77,8 @@ def build_interactions(
                 raise DataError(f"every rating of {settings.dataset} is at or below neutral_rating = "
                                 f"{settings.neutral_rating:g}, so no event counts as liked: set a lower one (--set "
                                 "neutral_rating=…), or ignore the ratings (--implicit)")
-        return {"rows": rows, "scored_items": scored_items}
+        ordered = tables.manifest["contents"].get("times", "known") == "known"
+        return {"rows": rows, "scored_items": scored_items, "ordered": ordered}
 
     config = settings.subset("neutral_rating")
     return build(paths(settings).interactions, "data.interactions", config, {"tables": tables.key}, make)
@@ -130,6 +131,7 @@ class Interactions:
     as_of: int # every event is earlier (seconds since 1970); of fold-in users: the events of the population are
     population_counts: np.ndarray | None = None # int64, n_items; of fold-in users: the population's events per item
     scored_items: int | None = None # no item from this one on has an event in any part of the data; None: all may have
+    unordered: np.ndarray | None = None # bool, n_users: whose events have no usable times and order; None: nobody's
 
     def __post_init__(self) -> None:
         for name in EVENT_COLUMNS:  # scipy sorts indices in place: an array that is shared must not be one of them
@@ -182,6 +184,10 @@ class Interactions:
         kept = {name: getattr(self, name)[mask] for name in EVENT_COLUMNS}
         return replace(self, **kept, as_of=self.as_of if as_of is None else as_of)
 
+    def without_order(self) -> "Interactions":
+        "Return the same events as those of users whose times and order mean nothing."
+        return replace(self, unordered=np.ones(self.n_users, bool))
+
     def fold_in_users(self, events: "Interactions") -> "Interactions":
         "Return events of users outside this population (numbered by themselves) as a model fitted on it sees them."
         counts, scored = self.item_counts, self.scored_items
@@ -207,7 +213,8 @@ def of_users(
     "Return the events of some users, who are numbered from 0; of items, it knows what all events say."
     rows, events = interactions.events_of(users)
     kept = {name: getattr(interactions, name)[events] for name in EVENT_COLUMNS if name != "user_idx"}
-    own = replace(interactions, user_idx=rows.astype(np.int32), **kept, n_users=len(users))
+    unordered = None if interactions.unordered is None else interactions.unordered[users]
+    own = replace(interactions, user_idx=rows.astype(np.int32), **kept, n_users=len(users), unordered=unordered)
     return interactions.fold_in_users(own)
 
 # %% ../../nbs/18_data.interactions.ipynb #ff3a0b60
@@ -226,6 +233,7 @@ def read_events(
     as_of: int | None = None, # seconds since 1970; default: just after the last event
     where: str = "true", # SQL condition: which rows
     scored_items: int | None = None, # see `Interactions`
+    ordered: bool = True, # whether the events have times
 ) -> Interactions:
     "Read interactions from Parquet, in the order of user and time."
     columns = ", ".join(EVENT_COLUMNS)
@@ -234,14 +242,16 @@ def read_events(
     if as_of is None:
         as_of = int(events["timestamp"].max()) + 1 if len(events["timestamp"]) else 0
     arrays = {name: np.ascontiguousarray(events[name]) for name in EVENT_COLUMNS}
-    return Interactions(**arrays, n_users=n_users, n_items=n_items, as_of=as_of, scored_items=scored_items)
+    read = Interactions(**arrays, n_users=n_users, n_items=n_items, as_of=as_of, scored_items=scored_items)
+    return read if ordered else read.without_order()
 
 # %% ../../nbs/18_data.interactions.ipynb #f7994ee3
 def load_interactions(data: Artifact) -> Interactions:
     "Load all interactions of a dataset."
     contents = data.manifest["contents"]
     rows, file = contents["rows"], data.path / "interactions.parquet"
-    return read_events(file, rows["users"], rows["items"], scored_items=contents["scored_items"])
+    scored_items, ordered = contents["scored_items"], contents["ordered"]
+    return read_events(file, rows["users"], rows["items"], scored_items=scored_items, ordered=ordered)
 
 # %% ../../nbs/18_data.interactions.ipynb #32690b51
 def load_items(data: Artifact) -> pd.DataFrame: # item_idx, movieId, title, year, genres (list of str)

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from ..artifacts import Artifact, build, paths
-from ..config import EVENT_COLUMNS, RATING_COLUMNS, DataError, Settings
+from ..config import EVENT_COLUMNS, RATING_COLUMNS, TIMED_RANKERS, UNORDERED_RANKERS, DataError, Settings
 from .interactions import INTERACTIONS_SQL
 from .tables import connect, fetch_value, write_table
 
@@ -40,6 +40,7 @@ class Protocol(ABC):
     cold_items: ClassVar[bool] = False # whether items without a known event are to be found
     ranks_only_cold: ClassVar[bool] = False # whether only the items that are to be found are ranked
     extra_sources: ClassVar[tuple[str, ...]] = () # fitted besides those of the settings
+    rankers: ClassVar[tuple[str, ...]] = TIMED_RANKERS # that are trained
 
     @property
     def split_name(self) -> str:
@@ -230,6 +231,7 @@ class StrongGeneralization(Protocol):
     name = "strong-generalization"
     subsets = ("train", "validation_fold_in", "validation", "test_fold_in", "test")
     phases = ("validation", "test")
+    rankers = UNORDERED_RANKERS
     needs_times = False
     cutoffs, headline = (20, 50, 100), ("truncated_recall@20", "truncated_recall@50", "ndcg@100")
     seed, liked_above, min_events, held_out_share = 98_765, 3.5, 5, 0.2
@@ -295,6 +297,7 @@ class ColdItems(Protocol):
     settings = ("seed",)
     cutoffs, headline = (10, 50), ("recall@50", "ndcg@10")
     needs_times, refits, cold_items, extra_sources = False, False, True, ("content",)
+    rankers = ()
 
     def split(self, con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
         "Create `assigned` by drawing items, and `facts` with their numbers and the end of the events."
@@ -387,7 +390,8 @@ def build_split(
         _check_sizes(settings, rules, rows, tuning)
         return {"protocol": protocol, "rows": rows, "tuning": tuning, "facts": facts,
                 "n_users": size["users"], "n_items": size["items"],
-                "scored_items": data.manifest["contents"]["scored_items"]}
+                "scored_items": data.manifest["contents"]["scored_items"],
+                "ordered": data.manifest["contents"]["ordered"]}
 
     config = {"protocol": protocol, **settings.subset(*rules.settings)}
     return build(paths(settings).split(protocol), "data.splits", config, {"interactions": data.key}, make)

@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..artifacts import Artifact, made_by, paths, write_json
-from ..config import DAY, DataError, Settings
+from ..config import DAY, TIMED_RANKERS, DataError, Settings
 from ..data.holdout import Holdout, draw_users
 from ..data.interactions import Interactions, load_interactions, load_items
 from .plots import COLOURS, PLOT_STYLE
 from ..metrics import user_metrics
 from ..opening import open_data
 from ..progress import Progress
-from ..ranking.ranker import RANKERS, train_ranker
+from ..ranking.ranker import train_ranker
 from ..ranking.training import TrainingSet, check_trainable, sample_users
 from ..retrieval.hybrid import make_hybrid
 from ..shards import ItemSide, UserBlock, system_lists, training_rows
@@ -159,7 +159,7 @@ def walk_forward(
             side, rankers = ItemSide.of(hybrid, settings.half_life_days), {}
             if number >= TRAINING_WINDOWS:
                 both = join_training_sets(labelled[-2:])
-                for version in RANKERS:
+                for version in TIMED_RANKERS:
                     running.report(f"training {version}")
                     rankers[version] = train_ranker(version, both, settings)
                 ItemSide(side.store, rankers).write(folder / str(number))

@@ -28,11 +28,12 @@ from movierec.evaluation.evaluate import (
     describe_segments,
     evaluate_system,
 )
-from .lists import headline_metrics, load_test_holdout, metric_cutoffs, read_lists
+from .lists import load_test_holdout, read_lists
 from .plots import plot_comparison
 from .tables import comparison_table
 from ..parallel import map_threads
 from ..progress import report_progress
+from ..stages import headline_metrics, metric_cutoffs
 
 # %% ../../nbs/64_evaluation.results.ipynb #25fdda84
 def load_evaluation_set(

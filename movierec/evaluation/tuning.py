@@ -139,14 +139,14 @@ def open_phases(
     artifacts = open_trained(settings, check_protocol(protocol))
     split, rankers = artifacts["split"], artifacts["rankers"]
     if rankers is None:
-        raise NotFoundError(f"{protocol} has no phase to tune on")
+        raise NotFoundError(f"{protocol} trains no rankers, so there is nothing to tune")
     missing = (
         f"the sources of {protocol} are gone: "
         f"`movierec run --dataset {settings.dataset} --protocol {protocol}` fits them again"
     )
     sources = {
         phase: open_artifact(paths(settings).sources(PROTOCOL_RULES[protocol].split_name, phase), missing, split=split)
-        for phase in ("tuning", "validation")
+        for phase in PROTOCOL_RULES[protocol].phases[:-1]
     }
     # with it the results of a run with the neural source have names of their own
     sasrec = sources["validation"].manifest["config"].get("sasrec", {"enabled": False})

@@ -18,12 +18,13 @@ from ..data.catalogue import CATALOGUE
 from ..data.interactions import load_items, load_users
 from ..data.splits import PROTOCOL_RULES
 from .evaluate import EvaluationSet
-from .lists import headline_metrics, read_lists
+from .lists import read_lists
 from .plots import COLOURS, HIGHLIGHT, PLOT_STYLE
 from .results import load_evaluation_set, read_results, read_user_metrics
 from ..metrics import popularity_percentile
 from ..opening import RunArtifacts, check_protocol, check_system_of_run, open_run
 from ..statistics import paired_difference
+from ..stages import headline_metrics
 
 # %% ../../nbs/67b_evaluation.user_diff.ipynb #90aca2c0
 def user_groups(evaluation_set: EvaluationSet) -> dict[str, np.ndarray]: # group → bool, one per evaluated user

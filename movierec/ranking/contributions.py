@@ -20,7 +20,7 @@ from ..data.interactions import Interactions
 from ..parallel import map_threads
 from .feature_store import FeatureStore
 from .features import FEATURES, RECENCY_FEATURES
-from .ranked import RankedSystem
+from .ranked import RankedSystem, ranks_in_context, scores_in_context
 from .ranker import rank_order
 from ..retrieval.hybrid import Hybrid
 from ..retrieval.recommender import Recommender
@@ -103,10 +103,11 @@ def _attribute_ranked(
     hybrid, ranker = store.hybrid, system.ranker
     pool = hybrid.pool(users, as_of, max(k, hybrid.pool_size))
     matrix = store.matrix(pool, as_of, ranker.features)
-    all_scores = ranker.score_columns(matrix, pool.items)
+    all_scores = scores_in_context(ranker, matrix, pool)
     order = rank_order(pool.items, all_scores)[:, :k]
     items, scores = (np.take_along_axis(values, order, axis=1) for values in (pool.items, all_scores))
-    top_sources, is_item = hybrid.fusion.top_sources(pool.take(order)), items >= 0
+    top_sources = hybrid.fusion.top_sources(pool.take(order))
+    is_item = (items >= 0) & ranks_in_context(ranker, pool)[:, None]
     if is_item.any():
         rows = np.take_along_axis(matrix, order[:, :, None], axis=1)[is_item]
         contributions = ranker.contributions(rows)
@@ -187,7 +188,8 @@ def leave_one_out(
     kept = interactions.item_idx[events] != items[rows]
     columns = {name: getattr(interactions, name)[events[kept]] for name in EVENT_COLUMNS}
     columns["user_idx"] = rows[kept].astype(np.int32)
-    return interactions.fold_in_users(replace(interactions, **columns, n_users=len(users)))
+    unordered = None if interactions.unordered is None else interactions.unordered[users]
+    return interactions.fold_in_users(replace(interactions, **columns, n_users=len(users), unordered=unordered))
 
 # %% ../../nbs/58_ranking.contributions.ipynb #60b37c8e
 def find_seed_items(

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['GROUP_COLUMNS', 'unit_rows', 'ItemTables', 'states_by_pair', 'item_states', 'Lookup', 'activity_columns',
            'affinity_columns', 'mean_confidence', 'recency_columns', 'session_columns', 'user_means',
-           'distance_columns', 'recent_means', 'similarity_columns', 'z_scores', 'retrieval_columns', 'FeatureStore']
+           'distance_columns', 'recent_means', 'similarity_columns', 'rating_columns', 'z_scores', 'retrieval_columns',
+           'FeatureStore']
 
 # %% ../../nbs/52_ranking.feature_store.ipynb #2c63b2f7
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from ..retrieval.fusion import CandidatePool
 from ..retrieval.genre import category_affinity
 from ..retrieval.hybrid import Hybrid
 from ..retrieval.linalg import dense_product, product_at
+from ..retrieval.ratings import RatingModel
 from ..retrieval.top_k import DENSE_ITEMS
 
 # %% ../../nbs/52_ranking.feature_store.ipynb #254a6c8c
@@ -110,6 +112,7 @@ class Lookup:
     items: Timeline | PointInTimeState # of the events that the sources were fitted on
     tables: ItemTables
     half_life_days: float
+    rating_model: RatingModel | None = None # folded in, like `interactions`
 
     @cached_property
     def candidates(self) -> np.ndarray: # int, n × k
@@ -268,6 +271,15 @@ def similarity_columns(
             columns[f"{name}_{length}"] = (of_items @ of_users[place * n : (place + 1) * n])[:, :, 0]
     return columns
 
+# %% ../../nbs/52_ranking.feature_store.ipynb #33f2c194
+def rating_columns(
+    lookup: Lookup,
+) -> dict[str, np.ndarray]: # name → float32, n × k; NaN, 1 × 1, without a model
+    "How many stars the user would give a candidate."
+    if lookup.rating_model is None:
+        return {"predicted_rating": np.full((1, 1), np.nan, np.float32)}
+    return {"predicted_rating": lookup.rating_model.predict(lookup.pool.users, lookup.candidates, lookup.as_of)}
+
 # %% ../../nbs/52_ranking.feature_store.ipynb #9f1a5bff
 def z_scores(
     scores: np.ndarray, # float32, n × k; not finite = unknown
@@ -307,6 +319,7 @@ GROUP_COLUMNS: dict[str, Callable[[Lookup], dict[str, np.ndarray]]] = {
     "session context": session_columns,
     "popularity and year distance": distance_columns,
     "similarity to recent items": similarity_columns,
+    "predicted rating": rating_columns,
     "retrieval scores": retrieval_columns,
 }
 
@@ -346,7 +359,10 @@ class FeatureStore:
         if self.users is None:
             raise ValueError("a store as of one time answers for fold-in users only: call fold_in first")
         as_of = np.asarray(as_of, np.int64)
-        return Lookup(pool, as_of, self.interactions, self.users, self.items, self.tables, self.half_life_days)
+        rating_model = self.hybrid.rating_model
+        return Lookup(
+            pool, as_of, self.interactions, self.users, self.items, self.tables, self.half_life_days, rating_model
+        )
 
     def matrix(
         self,

@@ -116,6 +116,7 @@ def build_histories(
             "n_users": events.n_users,
             "n_items": events.n_items,
             "scored_items": events.scored_items,
+            "ordered": events.unordered is None,
             "rows": {"events": len(events)},
             "crc32": checksums,
         }
@@ -141,5 +142,7 @@ def load_histories(
         as_of=contents["as_of"],
         scored_items=contents["scored_items"],
     )
+    if not contents["ordered"]:
+        events = events.without_order()
     vars(events).update(indptr=arrays["indptr"], item_counts=arrays["item_counts"])  # else they would be counted again
     return events, PointInTimeState(contents["as_of"], np.array(arrays["item_state"]))

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['NAN', 'NEVER', 'BASE_FEATURES', 'ITEM_WINDOWS', 'USER_WINDOWS', 'RECENT_LENGTHS', 'DISTANCE_LENGTHS',
            'RECENCY_FEATURES', 'SESSION_FEATURES', 'DISTANCE_FEATURES', 'DECADE_FEATURES', 'SIMILARITY_FEATURES',
-           'RETRIEVAL_FEATURES', 'FEATURES', 'V1_FEATURES', 'V2_FEATURES', 'V3_FEATURES', 'FEATURE_GROUPS', 'Feature',
-           'activity_features', 'score_features']
+           'RATING_FEATURES', 'RETRIEVAL_FEATURES', 'FEATURES', 'V1_FEATURES', 'V2_FEATURES', 'V3_FEATURES',
+           'UNORDERED_FEATURES', 'FEATURE_GROUPS', 'Feature', 'activity_features', 'score_features']
 
 # %% ../../nbs/50_ranking.features.ipynb #c9bb9eb4
 from dataclasses import dataclass
@@ -107,6 +107,11 @@ SIMILARITY_FEATURES = (
       for n in RECENT_LENGTHS),
 )
 
+# %% ../../nbs/50_ranking.features.ipynb #b038271b
+RATING_FEATURES = (
+    Feature("predicted_rating", "stars that the user would give, predicted from all ratings", "rating_model", NAN),
+)
+
 # %% ../../nbs/50_ranking.features.ipynb #e8e792be
 def score_features(
     source: str, # one of `RANKER_SOURCES`
@@ -133,6 +138,7 @@ FEATURES = (
     *DISTANCE_FEATURES,
     *DECADE_FEATURES,
     *SIMILARITY_FEATURES,
+    *RATING_FEATURES,
     *RETRIEVAL_FEATURES,
 )
 
@@ -140,6 +146,12 @@ FEATURES = (
 V1_FEATURES = tuple(feature.name for feature in BASE_FEATURES[:8]) # activity only
 V2_FEATURES = tuple(feature.name for feature in BASE_FEATURES) # in their fixed order
 V3_FEATURES = tuple(feature.name for feature in FEATURES)
+UNORDERED_FEATURES = (
+    "user_interactions", "item_interactions", "item_genre_count", "user_item_genre_aff", "user_item_decade_aff",
+    "item_mean_conf", "user_mean_conf", "item_year", "predicted_rating", "popularity_difference_20",
+    "year_difference_20", "item_item_20", "als_cosine_20", "genre_cosine_20", "fused_rank", "n_sources",
+    *(feature.name for source in RANKER_SOURCES for feature in score_features(source)),
+) # nothing about when the user's events were
 
 # %% ../../nbs/50_ranking.features.ipynb #a3970670
 FEATURE_GROUPS = {
@@ -149,5 +161,6 @@ FEATURE_GROUPS = {
     "session context": SESSION_FEATURES,
     "popularity and year distance": DISTANCE_FEATURES,
     "similarity to recent items": SIMILARITY_FEATURES,
+    "predicted rating": RATING_FEATURES,
     "retrieval scores": RETRIEVAL_FEATURES,
 }

@@ -22,15 +22,20 @@ from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
 from ..artifacts import write_json
-from ..config import ArtifactError, Settings
+from ..config import UNORDERED_RANKERS, ArtifactError, RankerV3Settings, Settings
 from ..parallel import cores
-from .features import V1_FEATURES, V2_FEATURES, V3_FEATURES
+from .features import UNORDERED_FEATURES, V1_FEATURES, V2_FEATURES, V3_FEATURES
 from .training import TrainingSet
 from .tree_scores import TreeScores, classifier_scores, lightgbm_scores
 from .tree_shap import TreeShapTables, shap_tables
 
 # %% ../../nbs/56_ranking.ranker.ipynb #f9036ee2
-RANKER_FEATURES = {"ranked_v1": V1_FEATURES, "ranked_v2": V2_FEATURES, "ranked_v3": V3_FEATURES}
+RANKER_FEATURES = {
+    "ranked_v1": V1_FEATURES,
+    "ranked_v2": V2_FEATURES,
+    "ranked_v3": V3_FEATURES,
+    "ranked_unordered": UNORDERED_FEATURES,
+}
 
 # %% ../../nbs/56_ranking.ranker.ipynb #e6a89a77
 @dataclass
@@ -164,11 +169,11 @@ class PointwiseRanker(Ranker):
 
 # %% ../../nbs/56_ranking.ranker.ipynb #da683b64
 def lambdarank_parameters(
-    settings: Settings,
+    options: RankerV3Settings,
+    seed: int,
     n_threads: int,
 ) -> dict[str, Any]:
-    "Return LightGBM's parameters for V3."
-    options = settings.ranker_v3
+    "Return LightGBM's parameters."
     return {
         "objective": "lambdarank",
         "learning_rate": options.learning_rate,
@@ -179,7 +184,7 @@ def lambdarank_parameters(
         "bagging_fraction": options.user_fraction,
         "bagging_freq": 1,
         "lambdarank_truncation_level": options.truncation,
-        "seed": settings.seed,
+        "seed": seed,
         "deterministic": True,
         "force_row_wise": True,
         "num_threads": n_threads,
@@ -196,13 +201,14 @@ class ListwiseRanker(Ranker):
         import lightgbm
 
         self.dataset = settings.dataset
-        parameters = lambdarank_parameters(settings, training_threads(training))
+        options = settings.ranker_unordered if self.version in UNORDERED_RANKERS else settings.ranker_v3
+        parameters = lambdarank_parameters(options, settings.seed, training_threads(training))
         rows = training.rows(self.select_columns(training.features))
         is_candidate = training.is_candidate
         dataset = lightgbm.Dataset(
             rows, training.labels[is_candidate], group=is_candidate.sum(axis=1), feature_name=list(self.features),
             params=parameters)
-        self.model = lightgbm.train(parameters, dataset, settings.ranker_v3.trees)
+        self.model = lightgbm.train(parameters, dataset, options.trees)
         return self
 
     @property
@@ -245,6 +251,7 @@ RANKERS: dict[str, type[Ranker]] = {
     "ranked_v1": PointwiseRanker,
     "ranked_v2": PointwiseRanker,
     "ranked_v3": ListwiseRanker,
+    "ranked_unordered": ListwiseRanker,
 }
 
 # %% ../../nbs/56_ranking.ranker.ipynb #ce149a8d

@@ -34,6 +34,7 @@ from .item_item import ItemItem
 from .linear import EASE, LinearAutoregression
 from .neural import SASRec
 from .popularity import Popularity, PopularityRecent
+from .ratings import RatingModel
 from movierec.retrieval.recommender import (
     AmongItems,
     Recommender,
@@ -171,15 +172,20 @@ class Hybrid(Recommender):
     session_hours: float = 1.0 # a user whose last event is not older is in a session
     new_user_events: int = 5 # a user with fewer is new
     quotas: dict[str, int] = field(default_factory=dict) # source → number of its first items that are in the pool
+    rating_model: RatingModel | None = None # proposes nothing; the ranker's features need it
 
     def _fit(self, interactions: Interactions) -> None:
         for source in self.sources.values():
             source.fit(interactions)
+        if self.rating_model is not None:
+            self.rating_model.fit(interactions)
 
     def fold_in(self, fold_in_users: Interactions, user_factors: np.ndarray | None = None) -> Self:
         "See `Recommender.fold_in`; `user_factors` are the users' vectors in ALS, if its fit knew them."
         model = super().fold_in(fold_in_users)
         model.sources = fold_in_sources(self.sources, fold_in_users, user_factors)
+        if self.rating_model is not None:
+            model.rating_model = self.rating_model.fold_in(fold_in_users)
         return model
 
     @property
@@ -273,11 +279,13 @@ def write_hybrid_metadata(
     directory: Path,
 ) -> None:
     "Write the `model.json` of a hybrid whose sources are saved already."
-    parameters = {column.name: getattr(hybrid, column.name) for column in fields(hybrid) if column.name != "sources"}
+    models = ("sources", "rating_model")
+    parameters = {column.name: getattr(hybrid, column.name) for column in fields(hybrid) if column.name not in models}
     metadata = {
         "class": "Hybrid",
         "parameters": parameters,
         "sources": list(hybrid.sources),
+        "rating_model": hybrid.rating_model is not None,
         "fitted_on": fingerprint(hybrid.interactions),
     }
     write_json(directory / "model.json", metadata)
@@ -290,6 +298,8 @@ def save_hybrid(
     "Write a fitted hybrid with its sources."
     for name, source in hybrid.sources.items():
         source.save(directory / name)
+    if hybrid.rating_model is not None:
+        hybrid.rating_model.save(directory / "rating_model")
     write_hybrid_metadata(hybrid, directory)
 
 # %% ../../nbs/42_retrieval.hybrid.ipynb #211fef4d
@@ -302,6 +312,8 @@ def load_hybrid(
     saved = read_model_metadata(directory, "Hybrid", interactions)
     sources = {name: SOURCE_CLASSES[name].load(directory / name, interactions) for name in saved["sources"]}
     hybrid = cls(sources, **saved["parameters"])
+    if saved["rating_model"]:
+        hybrid.rating_model = RatingModel.load(directory / "rating_model", interactions)
     if interactions is not None:
         hybrid.interactions = interactions
     return hybrid
@@ -311,6 +323,7 @@ def make_hybrid(
     settings: Settings,
     items: pd.DataFrame, # the catalogue, from `load_items`
     only: tuple[str, ...] | None = None, # sources, "genre" among them; default: all that the settings enable
+    with_rating_model: bool = True, # V3's features need it
 ) -> Hybrid: # unfitted
     "Make the hybrid over the sources that the settings describe."
     names = settings.sources if only is None else only
@@ -329,4 +342,7 @@ def make_hybrid(
         sources["content"].ease = sources["ease"]
     weights = settings.hybrid.neural_weights if settings.sasrec.enabled else settings.hybrid.weights
     options = settings.hybrid.model_dump(exclude={"weights", "neural_weights"})
-    return Hybrid(sources, weights.model_dump(), new_user_events=settings.warm_events, **options)
+    rating_model = RatingModel(**settings.rating_model.model_dump(), seed=settings.seed) if with_rating_model else None
+    return Hybrid(
+        sources, weights.model_dump(), new_user_events=settings.warm_events, rating_model=rating_model, **options
+    )

@@ -57,7 +57,10 @@ def requester_history(
         require_user(model, requester.user)
     for item in new:
         require_item(model, item)
-    history = user_history(model.interactions, requester.user, list(new.items()), model.neutral_rating)
+    ordered = requester.user is not None  # newcomers name movies they like, in any order
+    history = user_history(
+        model.interactions, requester.user, list(new.items()), model.neutral_rating, ordered=ordered
+    )
     return history, None if new else requester.user
 
 # %% ../../nbs/74_serving.home.ipynb #1e3cda1c

@@ -54,6 +54,7 @@ def user_history(
     new_events: Sequence[tuple[int, float | None]] = (), # further ones: item_idx and stars; None: not rated
     neutral_rating: float = 2.5, # see `Settings`
     times: Sequence[int] | None = None, # of the new events, ascending and before `as_of`; default: just before it
+    ordered: bool = True, # whether the order of the events means something
 ) -> Interactions: # of a single fold-in user
     "Return the events of one user in order of time, the new ones last."
     stored = slice(0, 0)
@@ -79,7 +80,9 @@ def user_history(
         as_of=interactions.as_of,
         scored_items=interactions.scored_items,
     )
-    return interactions.fold_in_users(events)
+    history = interactions.fold_in_users(events)
+    ordered = ordered and interactions.unordered is None
+    return history if ordered else history.without_order()
 
 # %% ../../nbs/70_serving.model.ipynb #fb2d7be5
 @dataclass(frozen=True, eq=False)

@@ -154,7 +154,7 @@ async def recommend_to_new_user(live: Live, manager: Manager, new_user: NewUserR
     if len(new_user.history) > max_history:
         raise RequestProblem(422, f"the history has {len(new_user.history):,} movies, more than {max_history:,}")
     history = [(movie.item_idx, movie.rating) for movie in new_user.history]
-    answer = live.service.recommend_to_new_user(history, new_user.k, new_user.diversity)
+    answer = live.service.recommend_to_new_user(history, new_user.k, new_user.diversity, new_user.ordered)
     return json_response(RECOMMENDATIONS_JSON, answer)
 
 # %% ../../nbs/81_serving.routes.ipynb #54816d45

@@ -42,7 +42,11 @@ class RatedMovie(StrictModel):
 class NewUserRequest(StrictModel):
     "A request for recommendations to a user who is in no training set."
     history: list[RatedMovie] = Field(
-        description="oldest first", examples=[[{"item_idx": 257, "rating": 5.0}, {"item_idx": 898}]]
+        description="movies the user has watched", examples=[[{"item_idx": 257, "rating": 5.0}, {"item_idx": 898}]]
+    )
+    ordered: bool = Field(
+        False, description="whether the history is in the order of watching, the last movie just now; else it says only"
+        " what the user likes"
     )
     k: JsonInteger = Field(10, ge=1, le=100, description="how many movies")
     diversity: float = Field(0.0, ge=0, le=1, description="0: the ranker's order; 1: as different as possible")

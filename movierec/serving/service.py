@@ -170,7 +170,8 @@ def watch_history(
 # %% ../../nbs/72_serving.service.ipynb #99ebbc3a
 def new_user_history(
     model: ServingModel,
-    events: Sequence[tuple[int, float | None]], # item_idx and stars (None: not rated), oldest first
+    events: Sequence[tuple[int, float | None]], # item_idx and stars (None: not rated); if ordered, oldest first
+    ordered: bool = False, # whether they are in the order in which they were watched, the last one just now
 ) -> Interactions: # of a single fold-in user
     "Return a new user's events. Raises `NotFoundError` for an unknown item, `DataError` for a rating outside 0.5 to 5."
     latest: dict[int, float | None] = {}
@@ -180,7 +181,7 @@ def new_user_history(
             raise DataError(f"{stars} is not a rating: ratings go from 0.5 to 5 stars")
         latest.pop(item, None)
         latest[item] = stars
-    return user_history(model.interactions, None, list(latest.items()), model.neutral_rating)
+    return user_history(model.interactions, None, list(latest.items()), model.neutral_rating, ordered=ordered)
 
 # %% ../../nbs/72_serving.service.ipynb #53f3af1f
 def imported_user_history(
@@ -196,7 +197,8 @@ def imported_user_history(
     times = [last if event.time is None else event.time - beyond for _, event in found]
     stars = [LIKE_RATING if event.rating is None and event.liked else event.rating for _, event in found]
     events = list(zip((item for item, _ in found), stars, strict=True))
-    return user_history(model.interactions, None, events, model.neutral_rating, times)
+    ordered = any(event.time is not None for _, event in found)
+    return user_history(model.interactions, None, events, model.neutral_rating, times, ordered)
 
 # %% ../../nbs/72_serving.service.ipynb #fd082ada
 def recommend_to_imported_user(
@@ -327,12 +329,13 @@ class RecommenderService:
 
     def recommend_to_new_user(
         self,
-        events: Sequence[tuple[int, float | None]], # item_idx and stars (None: not rated), oldest first
+        events: Sequence[tuple[int, float | None]], # item_idx and stars (None: not rated)
         k: int = 10,
         diversity: float = 0.0, # 0 to 1
+        ordered: bool = False, # see `new_user_history`
     ) -> Recommendations:
         "Return k movies for a user who is in no training set; see `new_user_history` for errors."
-        return compute_recommendations(self.model, new_user_history(self.model, events), None, k, diversity)
+        return compute_recommendations(self.model, new_user_history(self.model, events, ordered), None, k, diversity)
 
     def similar(self, item: int, k: int = 10) -> Recommendations: # item: item_idx
         "Return the k movies that are most similar to one."

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..data.interactions import Interactions
 from ..ranking.contributions import find_seed_items, top_contributing_source
+from ..ranking.ranked import ranks_in_context
 from ..ranking.ranker import rank_order
 from ..retrieval.fusion import CandidatePool
 from ..retrieval.hybrid import Hybrid
@@ -102,7 +103,7 @@ def rank_candidates(
         items, scores = pool.items, pool.scores
     seconds = {"candidates": perf_counter() - started}
     order = np.arange(items.shape[1])
-    if model.ranker is not None and pool is not None:
+    if model.ranker is not None and pool is not None and ranks_in_context(model.ranker, pool)[0]:
         started = perf_counter()
         values = store.matrix(pool, as_of, model.ranker.features)
         seconds["features"], started = perf_counter() - started, perf_counter()

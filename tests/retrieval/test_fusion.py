@@ -65,7 +65,7 @@ def test_quotas_guarantee_a_place(lists):
 
 
 def test_a_source_is_active_with_a_weight_or_a_quota():
-    fusion = RankFusion({"in_session": {"a": 0.5, "b": 0.0}, "returning": {}, "new_user": {}}, quotas={"c": 2, "d": 0})
+    fusion = RankFusion(dict.fromkeys(USER_CONTEXTS, {}) | {"in_session": {"a": 0.5, "b": 0.0}}, quotas={"c": 2, "d": 0})
     assert list(fusion.active(dict.fromkeys("abcde"))) == ["a", "c"]
 
 

@@ -88,7 +88,12 @@ def test_batches_do_not_matter(hybrid):
 
 
 def test_each_user_context_has_its_weights():
-    weights = {"in_session": {"als": 1.0}, "returning": {"item_item": 1.0}, "new_user": {"popularity": 1.0}}
+    weights = {
+        "in_session": {"als": 1.0},
+        "returning": {"item_item": 1.0},
+        "new_user": {"popularity": 1.0},
+        "unordered": {"genre": 1.0},
+    }
     interactions = make_interactions()
     hybrid = make_small_hybrid(weights).fit(interactions)
     users, last = np.arange(29), interactions.timestamp[interactions.indptr[1:30] - 1]
@@ -96,6 +101,8 @@ def test_each_user_context_has_its_weights():
         items, _ = hybrid.top_k(users, 5, last + shift)
         assert np.array_equal(items, hybrid.sources[source].top_k(users, 5, last + shift)[0])
         assert (hybrid.fusion.top_sources(hybrid.pool(users, last + shift))[:, 0] == source).all()
+    unordered = hybrid.fold_in(interactions.fold_in_users(interactions.without_order()))
+    assert np.array_equal(unordered.top_k(users, 5)[0], unordered.sources["genre"].top_k(users, 5)[0])
     new_user = np.array([29])
     assert np.array_equal(hybrid.top_k(new_user, 5)[0], hybrid.sources["popularity"].top_k(new_user, 5)[0])
 
