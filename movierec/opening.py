@@ -169,9 +169,12 @@ def check_system_of_run(
     artifacts: TrainedArtifacts, # from `open_trained` or `open_run`
 ) -> str:
     "Return the name of a system that a run has fitted; raises `NotFoundError` for any other."
-    if check_system(system) in RANKERS and artifacts["rankers"] is None:
-        protocol = artifacts["split"].manifest["contents"]["protocol"]
-        raise NotFoundError(f"{protocol} trains no rankers, so it has no {system}")
+    protocol = artifacts["split"].manifest["contents"]["protocol"]
+    if check_system(system) in RANKERS and system not in PROTOCOL_RULES[protocol].rankers:
+        raise NotFoundError(f"{protocol} trains no {system}")
+    rankers = artifacts["rankers"]
+    if system in RANKERS and rankers is not None and system not in rankers.manifest["contents"]["rankers"]:
+        raise NotFoundError(f"{settings.dataset} has too few users to train {system} under {protocol}")
     if system not in artifacts["choice"].manifest["contents"]["validation"]:
         raise NotFoundError(
             f"{settings.dataset} was run without {system}: "

@@ -224,7 +224,8 @@ def retrieved_lists(
         else:  # it has no part in the candidates
             progress = report_progress(report, f"retrieving from {name}", len(users))
             lists[name] = source.top_k(users, k, as_of, progress=progress)[0]
-    lists["hybrid"] = training.items[:, :k]
+    is_long_enough = training.items.shape[1] >= k
+    lists["hybrid"] = training.items[:, :k] if is_long_enough else hybrid.top_k(users, k, as_of)[0]
     return lists
 
 # %% ../nbs/59_stages.ipynb #8e11a8c0
@@ -333,12 +334,13 @@ def cross_fitted_lists(
     "Rank each user's candidates by a ranker that is trained on the users of the other folds."
     n = len(training.users)
     fold = np.random.default_rng(settings.seed).permutation(n) % n_folds
-    ranked = np.empty((n, k), np.int32)
+    ranked = np.full((n, k), -1, np.int32)
     for number in range(n_folds):
         is_scored, known = fold == number, training.subset(fold != number)
         ranker = train_ranker(version, known, settings)
         part = training.subset(is_scored)
-        ranked[is_scored] = rerank(part.items, ranker.score(part.features, part.items), k)[0]
+        best = rerank(part.items, ranker.score(part.features, part.items), k)[0]
+        ranked[is_scored, : best.shape[1]] = best
     return ranked
 
 # %% ../nbs/59_stages.ipynb #78055160

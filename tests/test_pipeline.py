@@ -24,6 +24,8 @@ from movierec.config import (
     NEURAL_SOURCES,
     PROTOCOLS,
     SOURCES,
+    TIMED_RANKERS,
+    UNORDERED_RANKERS,
     DataError,
     NotFoundError,
 )
@@ -47,7 +49,6 @@ from movierec.pipeline import (
 )
 from movierec.progress import Progress
 from movierec.ranking.feature_store import FeatureStore
-from movierec.ranking.ranker import RANKERS
 from movierec.retrieval.hybrid import Hybrid, make_hybrid
 from movierec.run_log import logged
 from movierec.serving.service import recommend
@@ -55,7 +56,8 @@ from movierec.shards import make_systems
 from movierec.stages import load_rankers
 
 COSTS = ("seconds", "fit_seconds", "peak_memory_mb")
-SYSTEMS = tuple(name for name in ALL_SYSTEMS if name not in (*NEURAL_SOURCES, *CONTENT_SOURCES))  # those that are on
+OFF = (*NEURAL_SOURCES, *CONTENT_SOURCES, *UNORDERED_RANKERS)  # unless asked for
+SYSTEMS = tuple(name for name in ALL_SYSTEMS if name not in OFF)
 
 
 def published(settings):
@@ -204,12 +206,13 @@ def test_a_limit_that_is_not_reached_changes_nothing(tiny_run, tmp_path, evaluat
 
 
 def test_users_of_validation_are_sampled_where_lists_choose_the_system(tiny_run, tmp_path):
-    settings = copy_of_run(tiny_run[0], tmp_path, protocol="strong-generalization", evaluation_users=5)
+    settings = copy_of_run(tiny_run[0], tmp_path, protocol="cold-items", evaluation_users=5)
     (result,) = run(settings).values()
-    assert result["protocol"]["user_sample"] == {"users": 5, "of": 8, "seed": 42}
+    sample = result["protocol"]["user_sample"]
+    assert (sample["users"], sample["seed"]) == (5, 42) and sample["of"] > 70
     for system in result["systems"].values():
         assert 0 < system["n_users"] <= 5 and 0 < system["validation"]["n_users"] <= 5
-    rows = export_run_split(settings, "strong-generalization", tmp_path / "split")
+    rows = export_run_split(settings, "cold-items", tmp_path / "split")
     assert rows["test_users"] == 5
 
 
@@ -239,7 +242,7 @@ def assert_logged(log, recorder):
     for event in ends.values():
         assert event["built"] and event["seconds"] >= 0 and event["peak_memory_mb"] > 0
     assert ends["ingest"]["rows"]["ratings"] == 3200
-    assert set(ends["leave-last-out: sources on train"]["fit_seconds"]) == set(SOURCES)
+    assert set(ends["leave-last-out: sources on train"]["fit_seconds"]) == {*SOURCES, "rating_model"}
     assert any(event["event"] == "warning" and "the ice is thin" in event["warning"] for event in events)
     assert last["event"] == "run ends" and last["warnings"] == log.warnings >= 1
     assert last["peak_memory_mb"] == max(event["peak_memory_mb"] for event in [*ends.values(), last])
@@ -483,7 +486,7 @@ def test_the_neural_source_joins_in_and_goes_on_from_phase_to_phase(tmp_path):
     small = {"enabled": True, "factors": 8, "length": 20, "epochs": 2, "continue_epochs": 1, "negatives": 20}
     settings = tiny_settings(tmp_path, protocol="leave-last-out", sasrec=small)
     results = run(settings, write_archive(tmp_path / "archive"))["leave-last-out"]
-    assert tuple(results["systems"]) == tuple(name for name in ALL_SYSTEMS if name not in CONTENT_SOURCES)
+    assert tuple(results["systems"]) == tuple(name for name in ALL_SYSTEMS if name in SYSTEMS or name in NEURAL_SOURCES)
     assert results["systems"]["sasrec"]["coverage@10"] > 0
     assert {file.name for file in paths(settings).results.glob("*")} == {
         f"leave-last-out-neural.{suffix}" for suffix in ("json", "csv", "png")
@@ -542,7 +545,7 @@ def test_the_best_system_is_compared_user_by_user(tiny_run):
 
 
 def test_every_protocol_ends_in_results(tiny_run, tmp_path):
-    """Also those on request: strong generalization trains no rankers; what is served stays the same."""
+    """Also those on request; what is served stays the same."""
     settings, _ = tiny_run
     own = copy_of_run(settings, tmp_path)
     served = read_manifest(paths(own).serving)
@@ -550,7 +553,7 @@ def test_every_protocol_ends_in_results(tiny_run, tmp_path):
         (result,) = run(own.model_copy(update={"protocol": protocol})).values()
         rules = PROTOCOL_RULES[protocol]
         missing = {*NEURAL_SOURCES, *CONTENT_SOURCES} - {*rules.extra_sources}
-        missing |= set() if "tuning" in rules.phases else {*RANKERS}
+        missing |= {*TIMED_RANKERS, *UNORDERED_RANKERS} - {*rules.rankers} | {*UNORDERED_RANKERS}  # too few users
         assert tuple(result["systems"]) == tuple(name for name in ALL_SYSTEMS if name not in missing)
         assert (
             result["chosen_on_validation"] in result["systems"]
@@ -567,8 +570,12 @@ def test_every_protocol_ends_in_results(tiny_run, tmp_path):
     assert (paths(own).results / "leave-last-out-all-relevant.json").is_file()
     with pytest.raises(NotFoundError, match="only measures"):
         recommend(own, 1, protocol="strong-generalization")
-    with pytest.raises(NotFoundError, match="trains no rankers"):
+    with pytest.raises(NotFoundError, match="strong-generalization trains no ranked_v3"):
         export_run_recommendations(own, "strong-generalization", "ranked_v3", 5, tmp_path / "x.parquet")
+    with pytest.raises(NotFoundError, match="cold-items trains no ranked_v3"):
+        export_run_recommendations(own, "cold-items", "ranked_v3", 5, tmp_path / "x.parquet")
+    with pytest.raises(NotFoundError, match="too few users to train ranked_unordered"):
+        export_run_recommendations(own, "strong-generalization", "ranked_unordered", 5, tmp_path / "x.parquet")
     assert export_run_recommendations(own, "strong-generalization", "ease", 100, tmp_path / "x.parquet") > 0
 
 
@@ -697,7 +704,8 @@ def test_cold_items_from_exports_alone(cold_run, tmp_path, protocol, system):
         recalls.append(len(relevant & set(listed[:50])) / len(relevant))
     published = results[protocol]["systems"][system]
     assert published["n_users"] == len(liked) and published["recall@50"] == pytest.approx(np.mean(recalls))
-    assert (published["recall@50"] > 0) == (system == "content"), "only content can find movies without events"
+    finds = system == "content" or (system == "hybrid" and protocol == "cold-items-only")
+    assert (published["recall@50"] > 0) == finds, "only content can find movies without events"
 
 
 def test_content_can_be_one_of_the_sources(tiny_run, tmp_path):
@@ -705,7 +713,7 @@ def test_content_can_be_one_of_the_sources(tiny_run, tmp_path):
     hybrid = {"weights": {"returning": {"als": 1, "content": 1}}, "quotas": {"content": 5}}
     own = copy_of_run(tiny_run[0], tmp_path, protocol="global-time", content={"enabled": True}, hybrid=hybrid)
     (results,) = run(own).values()
-    assert tuple(results["systems"]) == (*SOURCES, "content", "hybrid", *RANKERS)
+    assert tuple(results["systems"]) == (*SOURCES, "content", "hybrid", *TIMED_RANKERS)
     assert results["pools"]["recall"]["content"] and results["systems"]["content"]["recall@10"] > 0
     found = recommend(own, 1, 5, system="content")
     assert found.system == "content" and len(found.table) == 5
@@ -872,7 +880,9 @@ def test_data_without_times_are_measured_and_served_without_rankers(tmp_path):
     recorder = Recorder()
     results = run(settings, own, recorder)
     assert list(results) == ["strong-generalization"]
-    assert recorder.built == ["strong-generalization: evaluation", "feature tables"]
+    assert recorder.built == [
+        "strong-generalization: test lists", "strong-generalization: evaluation", "feature tables"
+    ]
     best = results["strong-generalization"]["chosen_on_validation"]
     found = recommend(settings, 7, 5)
     assert found.system == best and found.protocol == "strong-generalization" and len(found.table) == 5

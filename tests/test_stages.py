@@ -1,14 +1,20 @@
 """Stages are built once, go on from the phase before, and keep what they are made from."""
 
+from dataclasses import replace
+from shutil import rmtree as remove_tree
+
 import numpy as np
+from helpers import copy_of_run
 
 from movierec.artifacts import open_artifact, paths, read_arrays, read_manifest
 from movierec.config import load_settings
 from movierec.data.holdout import load_holdout
 from movierec.data.interactions import load_interactions
+from movierec.data.splits import build_split
 from movierec.opening import open_run, open_serving
 from movierec.ranking.contributions import find_seed_items
 from movierec.ranking.feature_store import FeatureStore
+from movierec.ranking.ranked import scores_in_context
 from movierec.ranking.training import sample_users
 from movierec.retrieval.hybrid import Hybrid
 from movierec.shards import make_systems
@@ -16,6 +22,7 @@ from movierec.stages import (
     PHASES,
     build_rankers,
     build_sources,
+    build_unordered_ranker,
     choose_on_validation,
     earlier_phase,
     load_history,
@@ -109,3 +116,26 @@ def test_a_phase_is_loaded_as_it_was_fitted(tiny_run):
     assert set(training.source_lists) == set(hybrid.builder.sources)
     for name, items in training.source_lists.items():
         assert np.array_equal(items, hybrid.sources[name].top_k(training.users, 5, as_of)[0])
+
+
+def test_the_ranker_for_users_without_times_orders_their_candidates(tiny_run, tmp_path):
+    """It is trained on the validation users, and where users have times the fused order stays."""
+    settings = copy_of_run(tiny_run[0], tmp_path, protocol="strong-generalization")
+    data = open_run(settings, "leave-last-out")["data"]
+    split = build_split(settings, data, "strong-generalization")
+    sources = build_sources(settings, data, split, "validation")
+    few = build_unordered_ranker(settings, split, sources)
+    assert few.manifest["contents"]["rankers"] == [] and load_rankers(few, "tiny") == {}
+    remove_tree(few.path)
+    rankers = build_unordered_ranker(settings, split, sources, min_users=2)
+    contents = rankers.manifest["contents"]
+    assert contents["rankers"] == ["ranked_unordered"] == list(contents["validation"])[-1:]
+    (ranker,) = load_rankers(rankers, "tiny").values()
+    holdout = load_holdout(split, "test")
+    assert holdout.history.unordered.all()
+    population = Hybrid.load(sources.path, holdout.population)
+    for history, is_ranked in ((holdout.history, True), (replace(holdout.history, unordered=None), False)):
+        store = FeatureStore(population, settings.half_life_days).fold_in(history)
+        pool = store.hybrid.pool(holdout.users, holdout.as_of[holdout.users])
+        scores = scores_in_context(ranker, store.matrix(pool, holdout.as_of[holdout.users], ranker.features), pool)
+        assert (scores == pool.scores).all() != is_ranked

@@ -1,9 +1,12 @@
 """Weighted reciprocal rank fusion and candidate pools, against plain loops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import make_interactions
 
+from movierec.data.interactions import of_users
 from movierec.retrieval.fusion import (
     USER_CONTEXTS,
     CandidatePool,
@@ -65,7 +68,8 @@ def test_quotas_guarantee_a_place(lists):
 
 
 def test_a_source_is_active_with_a_weight_or_a_quota():
-    fusion = RankFusion(dict.fromkeys(USER_CONTEXTS, {}) | {"in_session": {"a": 0.5, "b": 0.0}}, quotas={"c": 2, "d": 0})
+    weights = dict.fromkeys(USER_CONTEXTS, {}) | {"in_session": {"a": 0.5, "b": 0.0}}
+    fusion = RankFusion(weights, quotas={"c": 2, "d": 0})
     assert list(fusion.active(dict.fromkeys("abcde"))) == ["a", "c"]
 
 
@@ -77,7 +81,21 @@ def test_user_contexts(shift, expected):
     assert {USER_CONTEXTS[context] for context in contexts} == {expected}
     few = user_contexts(interactions, np.arange(30), np.full(30, interactions.as_of), new_user_events=13)
     assert {USER_CONTEXTS[context] for context in few} == {"new_user"}
-    assert user_contexts(interactions, np.array([29]), np.array([interactions.as_of])).tolist() == [2], "no events"
+    nobody, end = np.array([29]), np.array([interactions.as_of])
+    assert user_contexts(interactions, nobody, end).tolist() == [2], "no events"
+    assert user_contexts(interactions.without_order(), nobody, end).tolist() == [2], "no events, which have no order"
+
+
+def test_users_whose_events_have_no_order_are_in_a_context_of_their_own():
+    interactions = make_interactions()
+    mixed = replace(interactions, unordered=np.arange(30) % 2 == 0)
+    users, last = np.arange(29), interactions.timestamp[interactions.indptr[1:30] - 1]
+    names = [USER_CONTEXTS[context] for context in user_contexts(mixed, users, last)]
+    assert names == ["unordered" if user % 2 == 0 else "in_session" for user in users]
+    some = np.array([4, 7, 8])
+    part = of_users(mixed, some)
+    assert part.unordered.tolist() == [True, False, True]
+    assert user_contexts(part, np.arange(3), last[some]).tolist() == [3, 0, 3]
 
 
 def test_ranks_against_a_look_into_the_lists(lists):

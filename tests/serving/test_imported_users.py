@@ -15,7 +15,15 @@ import pytest
 from helpers import copy_of_run, tiny_settings, write_archive
 
 from movierec.artifacts import paths
-from movierec.config import CONTENT_SOURCES, NEURAL_SOURCES, SYSTEMS, ConfigError, DataError, NotFoundError
+from movierec.config import (
+    CONTENT_SOURCES,
+    NEURAL_SOURCES,
+    SYSTEMS,
+    UNORDERED_RANKERS,
+    ConfigError,
+    DataError,
+    NotFoundError,
+)
 from movierec.data.ingest import ingest
 from movierec.data.personal import PersonalExport, PersonalRow, read_export
 from movierec.data.tables import query
@@ -274,7 +282,10 @@ def test_likes_and_movies_that_are_gone(model):
     assert history.item_idx.tolist() == [4, 5] and history.rating.tolist() == [5.0, 2.0]
 
 
-@pytest.mark.parametrize("system", [name for name in SYSTEMS if name not in (*NEURAL_SOURCES, *CONTENT_SOURCES)])
+OFF = (*NEURAL_SOURCES, *CONTENT_SOURCES, *UNORDERED_RANKERS)  # unless asked for
+
+
+@pytest.mark.parametrize("system", [name for name in SYSTEMS if name not in OFF])
 def test_a_copy_of_a_user_gets_that_users_list(open_service, system):
     """The same events, imported: the same recommendations, none of them seen; ALS has a vector that was folded in."""
     service = open_service(system)
