@@ -1658,6 +1658,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'movierec.retrieval.ann.has_faiss': ('retrieval.ann.html#has_faiss', 'movierec/retrieval/ann.py'),
                                         'movierec.retrieval.ann.search_blocks': ( 'retrieval.ann.html#search_blocks',
                                                                                   'movierec/retrieval/ann.py')},
+            'movierec.retrieval.attributes': { 'movierec.retrieval.attributes.word_matrix': ( 'retrieval.attributes.html#word_matrix',
+                                                                                              'movierec/retrieval/attributes.py')},
             'movierec.retrieval.content': { 'movierec.retrieval.content.Content': ( 'retrieval.content.html#content',
                                                                                     'movierec/retrieval/content.py'),
                                             'movierec.retrieval.content.Content._coefficients': ( 'retrieval.content.html#content._coefficients',

@@ -284,7 +284,7 @@ class ContentSettings(SettingsGroup):
     "Scores by attributes; the default is the best of a coarse grid on ml-1m's cold-items validation."
     enabled: bool = False
     "Whether it is one of the sources. Under cold-items it always is."
-    regularization: float = Field(10.0, gt=0)
+    regularization: float = Field(20.0, gt=0)
     "L2 penalty on the coefficients of the attributes."
 
 # %% ../nbs/00_config.ipynb #dd127517
@@ -311,7 +311,7 @@ class SourceWeights(SettingsGroup):
     sasrec: float = Field(0.0, ge=0)
     "Neural sequential model."
     content: float = Field(0.0, ge=0)
-    "Genres and year, for movies without events as well."
+    "Attributes, for movies without events as well."
 
     @model_validator(mode="after")
     def _any_above_zero(self) -> Self:

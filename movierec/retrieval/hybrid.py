@@ -20,6 +20,7 @@ from ..config import Settings
 from ..data.interactions import Interactions, item_genre_matrix, item_years
 from ..parallel import map_threads
 from .als import ALS, ALSRecent
+from .attributes import word_matrix
 from .content import Content
 from movierec.retrieval.fusion import (
     CandidatePool,
@@ -335,6 +336,8 @@ def make_hybrid(
     attributes = {"item_genres": item_genre_matrix(items)[0], "item_years": item_years(items)}
     for name in {"genre", "content"}.intersection(parameters):
         parameters[name] |= attributes
+    if "content" in parameters:
+        parameters["content"]["item_words"] = word_matrix(items["title"].tolist())[0]
     sources: dict[str, Any] = {name: SOURCE_CLASSES[name](**parameters.get(name, {})) for name in names}
     if "als_recent" in sources:
         sources["als_recent"].als = sources["als"]  # one set of item vectors for both

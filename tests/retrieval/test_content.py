@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from helpers import make_genres, make_interactions, make_years
+from scipy import sparse
 
 from movierec.retrieval.content import Content, attribute_matrix, year_basis
 from movierec.retrieval.linear import EASE
@@ -32,6 +33,12 @@ def test_attributes_by_hand():
         expected += [genre * value for genre in genres[item] for value in basis[item]]
         own = np.sort(attributes[item].data)
         assert own == pytest.approx(np.sort([value for value in expected if value > 0]), abs=1e-6), item
+
+
+def test_other_attributes_are_used_as_they_are():
+    words = sparse.csr_matrix((np.ones(5, np.float32), (np.arange(5), [0, 1, 1, 0, 1])), shape=(len(YEARS), 2))
+    plain, more = attribute_matrix(GENRES, YEARS), attribute_matrix(GENRES, YEARS, words)
+    assert (more[:, : plain.shape[1]] != plain).nnz == 0 and (more[:, plain.shape[1] :] != words).nnz == 0
 
 
 def test_scores_are_a_ridge_regression_of_each_users_ease_scores(source):
