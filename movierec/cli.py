@@ -1048,7 +1048,7 @@ def backtest(
     )
 
 # %% ../nbs/93_cli.ipynb #34e742f1
-UserContextOption = Annotated[str, typer.Option("--context", help="in_session, returning or new_user.")]
+UserContextOption = Annotated[str, typer.Option("--context", help="in_session, returning, new_user or unordered.")]
 
 # %% ../nbs/93_cli.ipynb #35eb4fc7
 @app.command()

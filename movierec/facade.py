@@ -176,9 +176,9 @@ def _history_event(
 
 # %% ../nbs/94_facade.ipynb #9c2ea48f
 def read_history(
-    history: Iterable[Any], # movies or pairs of movie and rating, oldest first; or a dict or frame of such pairs
+    history: Iterable[Any], # movies or pairs of movie and rating; or a dict or frame of such pairs
     movies: MovieIndex,
-) -> list[tuple[int, float | None]]: # item_idx and stars (None: not rated), oldest first
+) -> list[tuple[int, float | None]]: # item_idx and stars (None: not rated), in the same order
     "Read a new user's history; see `_history_event` for errors."
     if isinstance(history, Mapping):
         history = history.items()
@@ -431,7 +431,7 @@ class Dataset:
     ) -> Model:
         """Fit a system to all events. A source or the hybrid needs no rankers, so none are trained.
 
-        Data without times have no rankers; the default for them is the hybrid.
+        Data without times are served by a source or the hybrid, the default for them.
 
         Raises `NotFoundError` for an unknown system, `ConfigError` for a setting, `DataError` for too little data."""
         system = choose_system(self.name, self._tables, system, protocol)

@@ -16,7 +16,7 @@ from scipy import sparse
 
 from ..artifacts import Artifact
 from ..config import EVENT_COLUMNS
-from .interactions import Interactions, consecutive_events, read_events
+from .interactions import Interactions, consecutive_events, read_events, without_order
 from .splits import NUMBERED_EVENTS_SQL, PROTOCOL_RULES
 from .tables import query
 
@@ -150,7 +150,7 @@ def _load_fold_in_holdout(split: Artifact, phase: str, relevant: str) -> Holdout
     "Load a held-out set of users that no model is fitted on."
     population = _read_subsets(split, ("train",), None)
     fold_in = _read_subsets(split, (f"{phase}_fold_in",), None)
-    history = population.fold_in_users(fold_in).without_order()  # what is held out isn't later
+    history = without_order(population.fold_in_users(fold_in))  # what is held out isn't later
     as_of = np.full(history.n_users, population.as_of)
     return Holdout(phase, history, _read_subsets(split, (phase,), None), as_of, relevant, population)
 

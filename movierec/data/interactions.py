@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INTERACTIONS_SQL', 'count_scored_items', 'build_interactions', 'consecutive_events', 'Interactions', 'seen_by',
-           'of_users', 'decay', 'read_events', 'load_interactions', 'load_items', 'load_users', 'item_genre_matrix',
-           'item_years', 'decade_matrix']
+           'of_users', 'without_order', 'decay', 'read_events', 'load_interactions', 'load_items', 'load_users',
+           'item_genre_matrix', 'item_years', 'decade_matrix']
 
 # %% ../../nbs/18_data.interactions.ipynb #a51f8ba1
 from dataclasses import dataclass, replace
@@ -184,10 +184,6 @@ class Interactions:
         kept = {name: getattr(self, name)[mask] for name in EVENT_COLUMNS}
         return replace(self, **kept, as_of=self.as_of if as_of is None else as_of)
 
-    def without_order(self) -> "Interactions":
-        "Return the same events as those of users whose times and order mean nothing."
-        return replace(self, unordered=np.ones(self.n_users, bool))
-
     def fold_in_users(self, events: "Interactions") -> "Interactions":
         "Return events of users outside this population (numbered by themselves) as a model fitted on it sees them."
         counts, scored = self.item_counts, self.scored_items
@@ -217,6 +213,11 @@ def of_users(
     own = replace(interactions, user_idx=rows.astype(np.int32), **kept, n_users=len(users), unordered=unordered)
     return interactions.fold_in_users(own)
 
+# %% ../../nbs/18_data.interactions.ipynb #c4eaa48c
+def without_order(interactions: Interactions) -> Interactions:
+    "Return the same events as those of users whose times and order mean nothing."
+    return replace(interactions, unordered=np.ones(interactions.n_users, bool))
+
 # %% ../../nbs/18_data.interactions.ipynb #ff3a0b60
 def decay(
     age: np.ndarray, # seconds since the event
@@ -243,7 +244,7 @@ def read_events(
         as_of = int(events["timestamp"].max()) + 1 if len(events["timestamp"]) else 0
     arrays = {name: np.ascontiguousarray(events[name]) for name in EVENT_COLUMNS}
     read = Interactions(**arrays, n_users=n_users, n_items=n_items, as_of=as_of, scored_items=scored_items)
-    return read if ordered else read.without_order()
+    return read if ordered else without_order(read)
 
 # %% ../../nbs/18_data.interactions.ipynb #f7994ee3
 def load_interactions(data: Artifact) -> Interactions:

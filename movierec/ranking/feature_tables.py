@@ -12,7 +12,7 @@ import numpy as np
 
 from ..artifacts import Artifact, build, paths, read_arrays, write_arrays
 from ..config import ArtifactError, EVENT_COLUMNS, Settings
-from ..data.interactions import Interactions, load_interactions
+from ..data.interactions import Interactions, load_interactions, without_order
 from ..data.tables import connect, write_table
 from .features import ITEM_WINDOWS
 from .timeline import PointInTimeState, item_timeline
@@ -143,6 +143,6 @@ def load_histories(
         scored_items=contents["scored_items"],
     )
     if not contents["ordered"]:
-        events = events.without_order()
+        events = without_order(events)
     vars(events).update(indptr=arrays["indptr"], item_counts=arrays["item_counts"])  # else they would be counted again
     return events, PointInTimeState(contents["as_of"], np.array(arrays["item_state"]))

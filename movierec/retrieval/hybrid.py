@@ -176,17 +176,14 @@ class Hybrid(Recommender):
     rating_model: RatingModel | None = None # proposes nothing; the ranker's features need it
 
     def _fit(self, interactions: Interactions) -> None:
-        for source in self.sources.values():
-            source.fit(interactions)
-        if self.rating_model is not None:
-            self.rating_model.fit(interactions)
+        for model in filter(None, (*self.sources.values(), self.rating_model)):
+            model.fit(interactions)
 
     def fold_in(self, fold_in_users: Interactions, user_factors: np.ndarray | None = None) -> Self:
         "See `Recommender.fold_in`; `user_factors` are the users' vectors in ALS, if its fit knew them."
         model = super().fold_in(fold_in_users)
         model.sources = fold_in_sources(self.sources, fold_in_users, user_factors)
-        if self.rating_model is not None:
-            model.rating_model = self.rating_model.fold_in(fold_in_users)
+        model.rating_model = self.rating_model and self.rating_model.fold_in(fold_in_users)
         return model
 
     @property

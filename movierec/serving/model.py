@@ -15,7 +15,7 @@ import numpy as np
 
 from ..artifacts import read_arrays
 from ..config import ArtifactError, NotFoundError, Settings
-from ..data.interactions import Interactions, item_genre_matrix, load_items, load_users
+from ..data.interactions import Interactions, item_genre_matrix, load_items, load_users, without_order
 from ..metrics import item_tiers
 from ..ranking.feature_store import FeatureStore
 from ..ranking.feature_tables import load_histories
@@ -82,7 +82,7 @@ def user_history(
     )
     history = interactions.fold_in_users(events)
     ordered = ordered and interactions.unordered is None
-    return history if ordered else history.without_order()
+    return history if ordered else without_order(history)
 
 # %% ../../nbs/70_serving.model.ipynb #fb2d7be5
 @dataclass(frozen=True, eq=False)

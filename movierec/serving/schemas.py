@@ -106,7 +106,7 @@ class RequesterFields(StrictModel):
     user_idx: Index | None = Field(None, description="none: a new user", examples=[41])
     feedback: bool = Field(True, description="whether the user's stored feedback counts")
     history: list[RatedMovie] = Field(
-        [], max_length=1_000, description="a new user's movies, oldest first; or further ones of a user"
+        [], max_length=1_000, description="a new user's movies; or further ones of a user, oldest first"
     )
     likes: list[Index] = Field(
         [], max_length=1_000, description="liked just now, oldest first, in addition to the user's stored feedback"

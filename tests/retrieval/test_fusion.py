@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import make_interactions
 
-from movierec.data.interactions import of_users
+from movierec.data.interactions import of_users, without_order
 from movierec.retrieval.fusion import (
     USER_CONTEXTS,
     CandidatePool,
@@ -68,7 +68,7 @@ def test_quotas_guarantee_a_place(lists):
 
 
 def test_a_source_is_active_with_a_weight_or_a_quota():
-    weights = dict.fromkeys(USER_CONTEXTS, {}) | {"in_session": {"a": 0.5, "b": 0.0}}
+    weights: dict = {context: {} for context in USER_CONTEXTS} | {"in_session": {"a": 0.5, "b": 0.0}}
     fusion = RankFusion(weights, quotas={"c": 2, "d": 0})
     assert list(fusion.active(dict.fromkeys("abcde"))) == ["a", "c"]
 
@@ -83,7 +83,7 @@ def test_user_contexts(shift, expected):
     assert {USER_CONTEXTS[context] for context in few} == {"new_user"}
     nobody, end = np.array([29]), np.array([interactions.as_of])
     assert user_contexts(interactions, nobody, end).tolist() == [2], "no events"
-    assert user_contexts(interactions.without_order(), nobody, end).tolist() == [2], "no events, which have no order"
+    assert user_contexts(without_order(interactions), nobody, end).tolist() == [2], "no events, which have no order"
 
 
 def test_users_whose_events_have_no_order_are_in_a_context_of_their_own():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers import make_genres, make_interactions, make_years, same_in_all_contexts
 
+from movierec.data.interactions import without_order
 from movierec.retrieval.als import ALS
 from movierec.retrieval.genre import GenreNeighbours
 from movierec.retrieval.hybrid import Hybrid, ranks_of_items
@@ -101,7 +102,7 @@ def test_each_user_context_has_its_weights():
         items, _ = hybrid.top_k(users, 5, last + shift)
         assert np.array_equal(items, hybrid.sources[source].top_k(users, 5, last + shift)[0])
         assert (hybrid.fusion.top_sources(hybrid.pool(users, last + shift))[:, 0] == source).all()
-    unordered = hybrid.fold_in(interactions.fold_in_users(interactions.without_order()))
+    unordered = hybrid.fold_in(interactions.fold_in_users(without_order(interactions)))
     assert np.array_equal(unordered.top_k(users, 5)[0], unordered.sources["genre"].top_k(users, 5)[0])
     new_user = np.array([29])
     assert np.array_equal(hybrid.top_k(new_user, 5)[0], hybrid.sources["popularity"].top_k(new_user, 5)[0])
