@@ -121,11 +121,12 @@ MODULES = (
     "retrieval.ratings", "retrieval.genre", "retrieval.attributes", "retrieval.content",
     "retrieval.transformer", "retrieval.training", "retrieval.neural", "retrieval.fusion", "retrieval.hybrid",
     "ranking.features", "ranking.timeline", "ranking.feature_store", "ranking.feature_tables", "ranking.training",
-    "ranking.tree_shap", "ranking.tree_scores", "ranking.ranker", "ranking.ranked", "ranking.contributions",
+    "ranking.tree_shap", "ranking.tree_scores", "ranking.ranker", "ranking.ranked", "ranking.calibration",
+    "ranking.contributions",
     "shards", "stages", "opening",
-    "evaluation.lists", "evaluation.evaluate", "evaluation.tables", "evaluation.plots", "evaluation.results",
-    "evaluation.tuning", "evaluation.ablation", "evaluation.backtest", "evaluation.source_backtest",
-    "evaluation.simulation", "evaluation.runs",
+    "evaluation.lists", "evaluation.evaluate", "evaluation.tables", "evaluation.reliability",
+    "evaluation.plots", "evaluation.results", "evaluation.tuning", "evaluation.ablation", "evaluation.backtest",
+    "evaluation.source_backtest", "evaluation.simulation", "evaluation.runs",
     "pipeline",
 )
 

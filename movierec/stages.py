@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['PHASES', 'load_history', 'earlier_phase', 'warm_start', 'keep_checkpoints', 'fitting_rounds', 'fit_sources',
            'build_sources', 'sources_behind', 'load_phase', 'retrieved_lists', 'metric_cutoffs', 'headline_metrics',
-           'choose_on_validation', 'validation_metrics', 'describe_training', 'build_rankers', 'cross_fitted_lists',
-           'build_unordered_ranker', 'load_rankers', 'precompute']
+           'choose_on_validation', 'validation_metrics', 'horizon_of', 'fit_calibrators', 'describe_training',
+           'build_rankers', 'cross_fitted_lists', 'build_unordered_ranker', 'load_rankers', 'precompute']
 
 # %% ../nbs/59_stages.ipynb #3da6df5d
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -23,9 +24,11 @@ from .config import ALL_SOURCES, SYSTEMS, Settings
 from .data.holdout import Holdout, load_holdout
 from .data.interactions import Interactions, load_interactions, load_items
 from .data.splits import PROTOCOL_RULES, as_protocol
-from .metrics import user_metrics
+from .metrics import hits, user_metrics
 from .parallel import affordable_workers
 from .progress import report_progress
+from .ranking.calibration import CalibrationSet, Calibrator, choose_calibrator, save_calibrators
+from .ranking.features import V3_FEATURES
 from .ranking.ranker import RANKERS, Ranker, load_ranker, rerank, save_ranker, train_ranker
 from .ranking.training import TrainingSet, check_trainable, sample_users
 from .retrieval.als import ALS
@@ -271,6 +274,39 @@ def validation_metrics(
         criterion[name] = values[headline_metrics(settings, protocol)[-1]]
     return {"validation": means, **choose_on_validation(criterion, settings, clusters)}
 
+# %% ../nbs/59_stages.ipynb #272cee21
+def horizon_of(
+    split: Artifact, # from `build_split`
+) -> float | None: # days; None: the next movie is predicted
+    "Return how long the validation lasts."
+    contents = split.manifest["contents"]
+    rules = PROTOCOL_RULES[contents["protocol"]]
+    start, end = (rules.prediction_time(contents["facts"], phase) for phase in ("validation", "test"))
+    return None if rules.next_events or start is None or end is None else (end - start) / 86_400
+
+# %% ../nbs/59_stages.ipynb #18aa5375
+def fit_calibrators(
+    lists: dict[str, np.ndarray], # system → int32, n × k: item_idx; −1 = the list has ended
+    scores: dict[str, np.ndarray], # system → float, n × k; of those whose scores are known
+    watched: sparse.csr_matrix, # n × n_items: what the users watched within the horizon, liked or not
+    n_events: np.ndarray, # int, n: events in their histories
+    settings: Settings,
+    horizon_days: float | None = None, # from `horizon_of`
+    owners: np.ndarray | None = None, # whose each row is, if users have several, see `resampled_means`
+    max_users: int = 5_000, # who are used; of more, a random sample
+) -> dict[str, Calibrator]: # system → its calibrator; without those that too little is known of
+    "Calibrate the systems on their validation lists."
+    calibrators = {}
+    drawn = np.sort(np.random.default_rng(settings.seed).permutation(len(n_events))[:max_users])
+    whose = None if owners is None else owners[drawn]
+    for name, items in lists.items():
+        known = np.where(items >= 0, scores[name], 0) if name in scores else None
+        calibration = CalibrationSet(known, hits(items, watched), items >= 0, n_events).subset(drawn)
+        calibrator = choose_calibrator(calibration, horizon_days, settings, whose)
+        if calibrator is not None:
+            calibrators[name] = calibrator
+    return calibrators
+
 # %% ../nbs/59_stages.ipynb #900991dc
 def describe_training(
     training: TrainingSet, # of the validation phase
@@ -291,8 +327,8 @@ def build_rankers(
     tuning_sources: Artifact, # from `build_sources` in the phase "tuning"
     sources: Artifact, # from `build_sources` in the phase "validation"
     report: Callable[..., None] = lambda *_: None, # what is being done
-) -> Artifact: # a folder per ranker; the validation metrics of all systems in the manifest
-    "Train the rankers of a protocol with a tuning phase, and evaluate every system on the validation set."
+) -> Artifact: # a folder per ranker, calibration.json; the validation metrics of all systems in the manifest
+    "Train the rankers of a protocol with a tuning phase, and evaluate and calibrate all systems on validation."
     k, pool_size = settings.list_size, settings.hybrid.pool_size
     rules = PROTOCOL_RULES[split.manifest["contents"]["protocol"]]
     split = as_protocol(split, rules.rankers_name)
@@ -308,13 +344,18 @@ def build_rankers(
         both = both.subset(slice(0, len(tuning.users) + len(validation.users)))  # a user may be in it twice
         lists = retrieved_lists(hybrid, validation, holdout.as_of[validation.users], k, report)
         relevant = holdout.relevant[validation.users]
+        watched = replace(holdout, relevant_events="all").relevant[validation.users]
+        n_events = holdout.history.user_counts[validation.users]
         owners = None if holdout.owners is None else holdout.owners[validation.users]
         del hybrid, holdout  # training needs their memory
+        scores = {"hybrid": validation.features[:, :k, V3_FEATURES.index("fused_score")]}
         for version in rules.rankers:
             report(f"training {version}")
-            scores = train_ranker(version, tuning, settings).score(validation.features, validation.items)
-            lists[version] = rerank(validation.items, scores, k)[0]
+            scored = train_ranker(version, tuning, settings).score(validation.features, validation.items)
+            lists[version], scores[version] = rerank(validation.items, scored, k)
             save_ranker(train_ranker(version, both, settings), folder / version)
+        calibrators = fit_calibrators(lists, scores, watched, n_events, settings, horizon_of(split), owners)
+        save_calibrators(calibrators, folder)
         return {"rankers": list(rules.rankers), **describe_training(validation, relevant),
                 **validation_metrics(lists, relevant, settings, rules.name, owners)}
 

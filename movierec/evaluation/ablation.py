@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['without_source', 'source_ablation', 'mean_metrics', 'evaluate_ranker', 'ranker_variants', 'feature_ablation',
-           'learning_curve', 'importance', 'platt_scaling', 'calibration_bins', 'calibration', 'ablate']
+           'learning_curve', 'importance', 'platt_scaling', 'calibration', 'ablate']
 
 # %% ../../nbs/65b_evaluation.ablation.ipynb #ba58e6c9
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from ..data.holdout import Holdout
 from .tuning import open_phases
 from ..metrics import user_metrics
 from ..progress import Progress
+from ..ranking.calibration import calibration_bins
 from ..ranking.features import FEATURE_GROUPS, V2_FEATURES, V3_FEATURES
 from ..ranking.ranker import ListwiseRanker, Ranker, rerank, train_ranker
 from ..ranking.training import TrainingSet
@@ -174,24 +175,6 @@ def platt_scaling(
 
     model = LogisticRegression(C=np.inf).fit(scores[:, None], labels)
     return model.predict_proba(new_scores[:, None])[:, 1]
-
-# %% ../../nbs/65b_evaluation.ablation.ipynb #8aa1b34b
-def calibration_bins(
-    predicted: np.ndarray, # float64, n: probabilities
-    labels: np.ndarray, # bool, n
-    bins: int = 10,
-) -> list[tuple[int, int, float, float]]: # bin from 1, candidates, mean prediction, share of positives
-    "Compare predictions with outcomes, in bins with equal sums of predictions; empty bins are left out."
-    order = np.argsort(predicted, kind="stable")
-    expected = np.cumsum(predicted[order])
-    number = np.zeros(len(order), int)
-    if len(expected) and expected[-1] > 0:
-        number = np.minimum((expected / expected[-1] * bins).astype(int), bins - 1)
-    rows = []
-    for value in np.unique(number):
-        inside = order[number == value]
-        rows.append((int(value) + 1, len(inside), predicted[inside].mean(), labels[inside].mean()))
-    return rows
 
 # %% ../../nbs/65b_evaluation.ablation.ipynb #f8a35b97
 def calibration(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['iterate_lists', 'candidate_ranks', 'select_on_validation', 'write_lists', 'build_lists', 'load_test_holdout',
-           'list_files', 'read_lists', 'export_lists', 'export_test_users']
+           'list_files', 'read_scored_lists', 'read_lists', 'export_lists', 'export_test_users']
 
 # %% ../../nbs/60_evaluation.lists.ipynb #9972ae7b
 from collections.abc import Callable, Iterable, Iterator
@@ -205,6 +205,22 @@ def list_files(lists: Artifact, system: str) -> list[Path]: # in the order of th
     return sorted((lists.path / system).glob("*.parquet"))
 
 # %% ../../nbs/60_evaluation.lists.ipynb #2de3bbc3
+def read_scored_lists(
+    lists: Artifact, # from `build_lists`
+    system: str,
+    users: np.ndarray, # int, ascending: user_idx
+    k: int, # list length
+) -> tuple[np.ndarray, np.ndarray]: # item_idx int32, best first; score float32; len(users) × k; −1, −inf = ended
+    "Read the stored lists of some users, with scores."
+    sql = f"SELECT user_idx, item_idx, rank, score FROM lists WHERE rank <= {k}"
+    rows = query(sql, lists=list_files(lists, system))
+    rows = rows[rows["user_idx"].isin(users)]
+    items, scores = np.full((len(users), k), -1, np.int32), np.full((len(users), k), -np.inf, np.float32)
+    place = np.searchsorted(users, rows["user_idx"]), rows["rank"] - 1
+    items[place], scores[place] = rows["item_idx"], rows["score"]
+    return items, scores
+
+# %% ../../nbs/60_evaluation.lists.ipynb #4118f308
 def read_lists(
     lists: Artifact, # from `build_lists`
     system: str,
@@ -212,11 +228,7 @@ def read_lists(
     k: int, # list length
 ) -> np.ndarray: # int32, len(users) × k: item_idx, best first; −1 = the list has ended
     "Read the stored lists of some users."
-    rows = query(f"SELECT user_idx, item_idx, rank FROM lists WHERE rank <= {k}", lists=list_files(lists, system))
-    rows = rows[rows["user_idx"].isin(users)]
-    items = np.full((len(users), k), -1, np.int32)
-    items[np.searchsorted(users, rows["user_idx"]), rows["rank"] - 1] = rows["item_idx"]
-    return items
+    return read_scored_lists(lists, system, users, k)[0]
 
 # %% ../../nbs/60_evaluation.lists.ipynb #2b475a5c
 def export_lists(
