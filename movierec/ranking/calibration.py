@@ -186,7 +186,7 @@ def log_loss(
     sizes = is_item.sum(axis=1)
     return np.divide(losses.sum(axis=1), sizes, out=np.full(len(sizes), np.nan), where=sizes > 0)
 
-# %% ../../nbs/57b_ranking.calibration.ipynb #a4380591
+# %% ../../nbs/57b_ranking.calibration.ipynb #1f2cd67d
 def choose_calibrator(
     calibration: CalibrationSet,
     horizon_days: float | None, # see `Calibrator`
@@ -195,7 +195,8 @@ def choose_calibrator(
 ) -> Calibrator | None: # None if too little is known: fewer than ten users, or nothing watched
     "Fit the simplest method whose cross-fitted log loss isn't significantly worse than that of the best."
     has_items = calibration.is_item.any(axis=1)
-    calibration, clusters = calibration.subset(np.flatnonzero(has_items)), None if clusters is None else clusters[has_items]
+    calibration = calibration.subset(np.flatnonzero(has_items))
+    clusters = None if clusters is None else clusters[has_items]
     if len(calibration.n_events) < 10 or not calibration.is_watched.any():
         return None
     first = (slice(None), slice(0, settings.cutoffs[0]))
