@@ -511,6 +511,7 @@ def recommend(
     )
     from pandas import isna
 
+    from movierec.ranking.calibration import describe_horizon
     from movierec.serving.service import recommend as recommend_with_details
 
     result = recommend_with_details(settings, user_id, k, system, protocol)
@@ -523,11 +524,15 @@ def recommend(
         "year",
         "genres",
         "score",
+        "watched",
+        "stars",
         "why",
-        right=("#", "movieId", "year", "score"),
+        right=("#", "movieId", "year", "score", "watched", "stars"),
     )
     for row in result.table.itertuples():
         year = "" if isna(row.year) else str(row.year)
+        watched = "" if isna(row.probability) else f"{row.probability:.1%}"
+        stars = "" if isna(row.expected_rating) else f"{row.expected_rating:.1f}"
         table.add_row(
             str(row.rank),
             str(row.movieId),
@@ -535,9 +540,14 @@ def recommend(
             year,
             escape(row.genres),
             f"{row.score:.4f}",
+            watched,
+            stars,
             escape(row.reason),
         )
     out.print(table)
+    if result.table.probability.notna().any():
+        when = describe_horizon(result.horizon_days)
+        out.print(f"watched: how likely, {when}, if the user watches anything; stars: expected, if it is watched")
     for note in result.notes:
         out.print(escape(note))
     if debug:

@@ -28,6 +28,7 @@ from .metrics import hits, user_metrics
 from .parallel import affordable_workers
 from .progress import report_progress
 from .ranking.calibration import CalibrationSet, Calibrator, choose_calibrator, save_calibrators
+from .ranking.expected_rating import fit_rating_calibrator, predict_held_out_ratings, save_rating_calibrator
 from .ranking.features import V3_FEATURES
 from .ranking.ranker import RANKERS, Ranker, load_ranker, rerank, save_ranker, train_ranker
 from .ranking.training import TrainingSet, check_trainable, sample_users
@@ -327,7 +328,7 @@ def build_rankers(
     tuning_sources: Artifact, # from `build_sources` in the phase "tuning"
     sources: Artifact, # from `build_sources` in the phase "validation"
     report: Callable[..., None] = lambda *_: None, # what is being done
-) -> Artifact: # a folder per ranker, calibration.json; the validation metrics of all systems in the manifest
+) -> Artifact: # a folder per ranker, two files of calibrators; the validation metrics of all systems in the manifest
     "Train the rankers of a protocol with a tuning phase, and evaluate and calibrate all systems on validation."
     k, pool_size = settings.list_size, settings.hybrid.pool_size
     rules = PROTOCOL_RULES[split.manifest["contents"]["protocol"]]
@@ -347,6 +348,9 @@ def build_rankers(
         watched = replace(holdout, relevant_events="all").relevant[validation.users]
         n_events = holdout.history.user_counts[validation.users]
         owners = None if holdout.owners is None else holdout.owners[validation.users]
+        if hybrid.rating_model is not None:
+            rated = predict_held_out_ratings(hybrid.rating_model, holdout, seed=settings.seed)
+            save_rating_calibrator(fit_rating_calibrator(rated), folder)
         del hybrid, holdout  # training needs their memory
         scores = {"hybrid": validation.features[:, :k, V3_FEATURES.index("fused_score")]}
         for version in rules.rankers:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['iterate_lists', 'candidate_ranks', 'select_on_validation', 'write_lists', 'build_lists', 'load_test_holdout',
-           'list_files', 'read_scored_lists', 'read_lists', 'export_lists', 'export_test_users']
+           'list_files', 'read_scored_lists', 'read_lists', 'read_ratings', 'export_lists', 'export_test_users']
 
 # %% ../../nbs/60_evaluation.lists.ipynb #9972ae7b
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +21,7 @@ from ..data.holdout import Holdout, draw_users, held_out_users, load_holdout
 from ..data.splits import NUMBERED_EVENTS_SQL, PROTOCOL_RULES
 from ..data.tables import connect, query, write_table
 from ..progress import report_progress
+from ..ranking.expected_rating import predict_held_out_ratings
 from ..ranking.ranker import Ranker
 from ..retrieval.hybrid import Hybrid, among_items, ranks_of_items
 from ..retrieval.recommender import candidate_table
@@ -151,7 +152,7 @@ def build_lists(
     sources: Artifact, # from `build_sources` in the last phase before the test
     rankers: Artifact | None, # from `build_rankers`; None under a protocol that trains none
     report: Callable[..., None] = lambda *_: None, # called with (text, users done, users in total, unit)
-) -> Artifact: # <system>/*.parquet: user_idx, item_idx, rank, score; pools.parquet: from `candidate_ranks`
+) -> Artifact: # <system>/*.parquet: `write_lists`; pools.parquet: `candidate_ranks`; ratings.parquet: `read_ratings`
     "Generate and store the lists of all systems for the test users, and the candidate ranks of the held-out items."
     protocol = split.manifest["contents"]["protocol"]
     cutoffs = metric_cutoffs(settings, protocol)
@@ -169,6 +170,9 @@ def build_lists(
         pools = candidate_ranks(hybrid, holdout, settings, report)
         with connect() as con:
             _write_rows(con, pools, folder / "pools.parquet")
+            if hybrid.rating_model is not None:
+                rated = predict_held_out_ratings(hybrid.rating_model, holdout, seed=settings.seed)
+                _write_rows(con, rated, folder / "ratings.parquet")
         contents = {"users": len(holdout.users), "rows": rows, "length": size,
                     "pool_users": int(pools["user_idx"].nunique())}
         if holdout.owners is not None:
@@ -229,6 +233,14 @@ def read_lists(
 ) -> np.ndarray: # int32, len(users) × k: item_idx, best first; −1 = the list has ended
     "Read the stored lists of some users."
     return read_scored_lists(lists, system, users, k)[0]
+
+# %% ../../nbs/60_evaluation.lists.ipynb #a68f493b
+def read_ratings(
+    lists: Artifact, # from `build_lists`
+) -> pd.DataFrame | None: # None: there is no rating model
+    "Read what `predict_held_out_ratings` predicted for the test."
+    file = lists.path / "ratings.parquet"
+    return query("SELECT * FROM ratings", ratings=file) if file.exists() else None
 
 # %% ../../nbs/60_evaluation.lists.ipynb #2b475a5c
 def export_lists(

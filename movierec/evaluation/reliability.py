@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['within_horizon', 'PredictedRecommendations', 'predict_recommendations', 'without_shift', 'calibration_metrics',
-           'prediction_segments', 'segment_calibration', 'assess_calibration']
+           'prediction_segments', 'segment_calibration', 'assess_calibration', 'assess_expected_ratings']
 
-# %% ../../nbs/62b_evaluation.reliability.ipynb #256bbd89
+# %% ../../nbs/62b_evaluation.reliability.ipynb #dfb2ca7c
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,9 +17,10 @@ from scipy.special import expit, logit
 from ..artifacts import Artifact
 from ..config import Settings
 from ..data.holdout import Holdout
-from .lists import load_test_holdout, read_scored_lists
+from .lists import load_test_holdout, read_ratings, read_scored_lists
 from ..metrics import TIERS, hits, item_tiers
 from ..ranking.calibration import Calibrator, calibration_bins, calibration_error, load_calibrators
+from ..ranking.expected_rating import load_rating_calibrator, rating_bins, rating_errors
 
 # %% ../../nbs/62b_evaluation.reliability.ipynb #73285a65
 def within_horizon(
@@ -153,3 +154,15 @@ def assess_calibration(
             "segments": segment_calibration(predicted, settings.warm_events),
         }
     return {"horizon_days": horizons[0], "k": k, "n_users": len(holdout.users), "systems": systems}
+
+# %% ../../nbs/62b_evaluation.reliability.ipynb #1cc7cc7a
+def assess_expected_ratings(
+    rankers: Artifact, # from `build_rankers`
+    lists: Artifact, # from `build_lists`
+) -> dict[str, Any]: # JSON-able: n, errors (see `rating_errors`), bins (see `rating_bins`); empty without ratings
+    "Assess the expected stars of the test events, and of baselines."
+    calibrator, rows = load_rating_calibrator(rankers.path), read_ratings(lists)
+    if calibrator is None or rows is None or rows.empty:
+        return {}
+    bins = [list(row) for row in rating_bins(rows, calibrator)]
+    return {"n": len(rows), "errors": rating_errors(rows, calibrator), "bins": bins}

@@ -30,7 +30,7 @@ from movierec.evaluation.evaluate import (
 )
 from .lists import load_test_holdout, read_lists
 from .plots import plot_comparison
-from .reliability import assess_calibration
+from .reliability import assess_calibration, assess_expected_ratings
 from .tables import comparison_table
 from ..parallel import map_threads
 from ..progress import report_progress
@@ -180,6 +180,7 @@ def build_evaluation(
             **_significance(evaluations, headline, chosen, settings, evaluation_set.clusters),
             "pools": candidate_recall(pools, evaluation_set, settings.pool_sizes),
             "calibration": {} if rankers is None else assess_calibration(settings, split, rankers, lists),
+            "expected_ratings": {} if rankers is None else assess_expected_ratings(rankers, lists),
             **_run_facts(settings, costs),
         }
         _write_evaluation(folder, results, evaluations, evaluation_set)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIGNS', 'METHODS', 'CALIBRATION_FILE', 'CalibrationSet', 'calibration_features', 'fit_logistic', 'Calibrator',
-           'fit_calibrator', 'cross_fitted', 'log_loss', 'choose_calibrator', 'save_calibrators', 'load_calibrators',
-           'calibration_bins', 'calibration_error']
+           'describe_horizon', 'fit_calibrator', 'cross_fitted', 'log_loss', 'choose_calibrator', 'save_calibrators',
+           'load_calibrators', 'calibration_bins', 'calibration_error']
 
 # %% ../../nbs/57b_ranking.calibration.ipynb #3a5a5a67
 import json
@@ -135,6 +135,13 @@ class Calibrator:
         knots = values["knots"] and tuple(tuple(part) for part in values["knots"])
         METHODS[values["method"]]
         return cls(**values | {"weights": tuple(values["weights"]), "knots": knots})
+
+# %% ../../nbs/57b_ranking.calibration.ipynb #c6100765
+def describe_horizon(
+    horizon_days: float | None, # see `Calibrator`
+) -> str:
+    "Say what a probability is of."
+    return "as the next movie" if horizon_days is None else f"within {max(round(horizon_days), 1):,} days"
 
 # %% ../../nbs/57b_ranking.calibration.ipynb #cdc692c5
 def fit_calibrator(

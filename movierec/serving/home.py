@@ -33,6 +33,7 @@ from movierec.serving.user_ranking import (
     Ranking,
     attribute_items,
     diversify,
+    expect,
     movie_similarity,
     rank_candidates,
     select_items,
@@ -235,16 +236,23 @@ def make_cards(
     shown: Ranking, # those from which was selected
     selected: np.ndarray, # int, n: positions in `shown`
     reasons: Sequence[str], # n
+    history: Interactions, # of the user
 ) -> list[Card]: # n; without ranks (0)
-    "Return selected candidates with reasons and matches."
+    "Return selected candidates with reasons, matches and what is expected of them."
     if not len(selected):
         return []
     lowest, spread = ranking.scores.min(), max(float(np.ptp(ranking.scores)), 1e-12)
+    items, scores = shown.items[selected], shown.scores[selected]
+    by_item = np.argsort(ranking.items)
+    ranks = by_item[np.searchsorted(ranking.items, items, sorter=by_item)] + 1
+    expected = expect(model, history, items, scores, ranks)
     cards = []
-    for position, reason in zip(selected, reasons, strict=True):
-        movie, score = model.catalogue.movie(shown.items[position]), shown.scores[position]
+    for number, (item, score) in enumerate(zip(items, scores, strict=True)):
         match = round(float((score - lowest) / spread), 4)
-        cards.append(Card(**vars(movie), rank=0, score=float(score), reason=reason, match=match))
+        movie, reason = vars(model.catalogue.movie(item)), reasons[number]
+        probability, stars = expected.probabilities[number], expected.ratings[number]
+        cards.append(Card(**movie, rank=0, score=float(score), reason=reason, match=match,
+                          probability=probability, expected_rating=stars))
     return cards
 
 # %% ../../nbs/74_serving.home.ipynb #9183b83d
@@ -280,7 +288,7 @@ def build_home_page(
     rows = fill_rows([top, *row_candidates(model, shown, order, history)], is_available, filters.k)
     selected = np.concatenate([row.positions for row in rows]) if rows else np.zeros(0, int)
     reasons = attribute_items(model, shown, selected, requester.feedback).reasons
-    cards = make_cards(model, ranking, shown, selected, reasons)
+    cards = make_cards(model, ranking, shown, selected, reasons, history)
     notes = [] if rows else ["nothing fits: fewer filters show more"]
     return HomePage(model.system, model.key, _number_cards(rows, cards), notes)
 
@@ -310,6 +318,7 @@ class Explanation:
     sources: list[SourceRank] # best rank first
     contributions: list[FeatureContribution] # the largest first
     others: float # sum of the contributions of all other features
+    horizon_days: float | None = None # of the movie's probability; None: that it is the next one, or there is none
 
 # %% ../../nbs/74_serving.home.ipynb #3441e51f
 def _source_ranks(ranking: Ranking, pool_position: int) -> list[SourceRank]:
@@ -338,13 +347,17 @@ def _largest_contributions(
     return listed, float(contributions.sum() - contributions[largest].sum())
 
 # %% ../../nbs/74_serving.home.ipynb #ea85f87d
-def _find_candidate(model: ServingModel, requester: Requester, item: int) -> tuple[Ranking, np.ndarray]:
-    "Return a ranking that contains an item, and the item's position in it. Raises `NotFoundError` if there is none."
+def _find_candidate(
+    model: ServingModel,
+    requester: Requester,
+    item: int, # item_idx
+) -> tuple[Ranking, np.ndarray, Interactions]:
+    "Return a ranking that has an item, the item's position, and the history. Raises `NotFoundError` if there is none."
     for is_narrow in (False, True):
-        ranking, _ = _rank_for(model, requester, is_narrow)
+        ranking, history = _rank_for(model, requester, is_narrow)
         position = np.flatnonzero(ranking.items == item)
         if len(position):
-            return ranking, position
+            return ranking, position, history
     raise NotFoundError(f"{model.catalogue.titles[item]} is not among the candidates")
 
 # %% ../../nbs/74_serving.home.ipynb #9c20db5a
@@ -356,10 +369,10 @@ def explain_movie(
 ) -> Explanation:
     "Explain a movie's rank. Raises `NotFoundError` for one that isn't among the requester's candidates."
     require_item(model, item)
-    ranking, position = _find_candidate(model, requester, item)
+    ranking, position, history = _find_candidate(model, requester, item)
     pool_position = ranking.pool_positions[position[0]]
     attributed = attribute_items(model, ranking, position, requester.feedback)
-    (card,) = make_cards(model, ranking, ranking, position, attributed.reasons)
+    (card,) = make_cards(model, ranking, ranking, position, attributed.reasons, history)
     listed: list[FeatureContribution] = []
     others = 0.0
     if attributed.contributions is not None and ranking.matrix is not None:
@@ -367,4 +380,4 @@ def explain_movie(
         listed, others = _largest_contributions(model, values, attributed.contributions[0], n_features)
     sources = _source_ranks(ranking, pool_position)
     card = replace(card, rank=int(position[0]) + 1)
-    return Explanation(card, len(ranking.items), attributed.top_sources[0], sources, listed, others)
+    return Explanation(card, len(ranking.items), attributed.top_sources[0], sources, listed, others, model.horizon_days)

@@ -17,6 +17,8 @@ from ..artifacts import read_arrays
 from ..config import ArtifactError, NotFoundError, Settings
 from ..data.interactions import Interactions, item_genre_matrix, load_items, load_users, without_order
 from ..metrics import item_tiers
+from ..ranking.calibration import Calibrator, load_calibrators
+from ..ranking.expected_rating import RatingCalibrator, load_rating_calibrator
 from ..ranking.feature_store import FeatureStore
 from ..ranking.feature_tables import load_histories
 from ..ranking.ranker import RANKERS, Ranker, load_ranker
@@ -139,6 +141,8 @@ class ServingModel:
     store: FeatureStore
     ranker: Ranker | None # None: the system is a source or the hybrid
     precomputed: PrecomputedRecommendations
+    calibrator: Calibrator | None = None # of the system's scores; None: too little was known to fit one
+    rating_calibrator: RatingCalibrator | None = None # of predicted ratings; None: the data have no ratings
 
     @property
     def system(self) -> str:
@@ -149,6 +153,11 @@ class ServingModel:
     def key(self) -> str:
         "An identifier that changes with every run that changes something."
         return self.artifacts.key
+
+    @property
+    def horizon_days(self) -> float | None:
+        "Within which time the probabilities are of watching; None: of being the next movie, or there are none."
+        return self.calibrator.horizon_days if self.calibrator else None
 
     @property
     def neutral_rating(self) -> float:
@@ -207,6 +216,8 @@ def load_serving_model(
         FeatureStore(hybrid, _half_life(artifacts, settings.dataset), item_state),
         ranker,
         load_precomputed(artifacts),
+        load_calibrators(artifacts.rankers.path).get(artifacts.system) if artifacts.rankers else None,
+        load_rating_calibrator(artifacts.rankers.path) if artifacts.rankers else None,
     )
 
 # %% ../../nbs/70_serving.model.ipynb #1764dea0

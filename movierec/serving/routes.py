@@ -120,9 +120,12 @@ EXAMPLE = {
             "rank": 1,
             "score": 1.62,
             "reason": "Because you watched Star Wars: Episode IV - A New Hope",
+            "probability": 0.12,
+            "expected_rating": 4.1,
         }
     ],
     "notes": [],
+    "horizon_days": 30.0,
 }
 EXAMPLE_RESPONSE: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"example": EXAMPLE}}}}
 

@@ -37,8 +37,10 @@ from movierec.serving.model import (
 )
 from .search import Movie
 from movierec.serving.user_ranking import (
+    Expectations,
     Ranking,
     attribute_items,
+    expect,
     feature_contributions,
     rank_candidates,
     select_items,
@@ -53,6 +55,8 @@ class Recommendation(Movie):
     rank: int # from 1
     score: float # the system's
     reason: str
+    probability: float | None = field(default=None, kw_only=True) # of being watched within the horizon; None: unknown
+    expected_rating: float | None = field(default=None, kw_only=True) # stars, if it is watched; None: unknown
 
 # %% ../../nbs/72_serving.service.ipynb #279df951
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Recommendations:
     model: str # the model's key: it changes with every run that changes something
     items: list[Recommendation]
     notes: list[str] = field(default_factory=list) # for example, that the list is shorter than asked for
+    horizon_days: float | None = None # of the probabilities; None: that it is the next movie, or there are none
 
 # %% ../../nbs/72_serving.service.ipynb #13371226
 @dataclass(frozen=True)
@@ -76,19 +81,23 @@ def _recommendations(
     items: np.ndarray, # int, n: item_idx, best first
     scores: np.ndarray, # float32, n
     reasons: Iterable[str],
+    expected: Expectations | None = None, # from `expect`
 ) -> list[Recommendation]:
     "Number the items of a list, and add what people want to know about a movie."
-    rows = enumerate(zip(items, scores, reasons, strict=True), 1)
+    if expected is None:
+        expected = Expectations([None] * len(items), [None] * len(items))
+    rows = enumerate(zip(items, scores, reasons, expected.probabilities, expected.ratings, strict=True), 1)
     return [
-        Recommendation(**vars(model.catalogue.movie(item)), rank=rank, score=float(score), reason=reason)
-        for rank, (item, score, reason) in rows
+        Recommendation(**vars(model.catalogue.movie(item)), rank=rank, score=float(score), reason=reason,
+                       probability=probability, expected_rating=rating)
+        for rank, (item, score, reason, probability, rating) in rows
     ]
 
 # %% ../../nbs/72_serving.service.ipynb #41afc4cb
 def _answer(model: ServingModel, items: list[Recommendation], k: int) -> Recommendations:
     "Return a list as an answer to a request for k movies."
     notes = [] if len(items) == k else [f"{model.system} has only {len(items)} movies to suggest"]
-    return Recommendations(model.system, model.key, items, notes)
+    return Recommendations(model.system, model.key, items, notes, model.horizon_days)
 
 # %% ../../nbs/72_serving.service.ipynb #8c2275f9
 def compute_recommendations(
@@ -104,7 +113,9 @@ def compute_recommendations(
     ranking = rank_candidates(model, history, user, max(k, model.hybrid.pool_size) if is_reranked else k)
     selected = select_items(model, ranking, k, diversity, list(feedback.dislikes))
     reasons = attribute_items(model, ranking, selected, feedback).reasons
-    return _answer(model, _recommendations(model, ranking.items[selected], ranking.scores[selected], reasons), k)
+    items, scores = ranking.items[selected], ranking.scores[selected]
+    expected = expect(model, history, items, scores, selected + 1)
+    return _answer(model, _recommendations(model, items, scores, reasons, expected), k)
 
 # %% ../../nbs/72_serving.service.ipynb #449236a6
 def look_up_recommendations(
@@ -122,7 +133,8 @@ def look_up_recommendations(
     hybrid.interactions = history
     titles, names = model.catalogue.titles, stored.source_names[top_sources]
     reasons = explain_items(hybrid, 0, items, names, seed_items, titles, model.genre_names)
-    return _answer(model, _recommendations(model, items, scores, reasons), k)
+    expected = expect(model, history, items, scores, np.arange(1, len(items) + 1))
+    return _answer(model, _recommendations(model, items, scores, reasons, expected), k)
 
 # %% ../../nbs/72_serving.service.ipynb #0f89e923
 def find_similar_movies(
@@ -368,19 +380,21 @@ class RecommenderService:
 @dataclass
 class DebugRecommendations:
     "A user's recommendations as tables, with what led to them."
-    table: pd.DataFrame # rank, movieId, title, year, genres, score, reason
+    table: pd.DataFrame # from `recommendation_table`
     debug: pd.DataFrame # per movie: each source's rank and score, and the features
     system: str
     protocol: str # under which the system was chosen and trained
     choice: str # why it was chosen; empty if it was asked for
     notes: list[str] = field(default_factory=list)
+    horizon_days: float | None = None # see `Recommendations`
 
 # %% ../../nbs/72_serving.service.ipynb #8ac2fbb8
 def recommendation_table(answer: Recommendations) -> pd.DataFrame:
-    "Return a list as a table: rank, movieId, title, year, genres (joined by `|`), score, reason."
-    columns = ["rank", "movieId", "title", "year", "genres", "score", "reason"]
+    "Return a list as a table, a column per field; genres are joined by `|`."
+    columns = ["rank", "movieId", "title", "year", "genres", "score", "probability", "expected_rating", "reason"]
     rows = [[getattr(movie, name) for name in columns] for movie in answer.items]
-    table = pd.DataFrame(rows, columns=columns).astype({"year": "Int64"})
+    types = {"year": "Int64", "probability": float, "expected_rating": float}
+    table = pd.DataFrame(rows, columns=columns).astype(types)
     table["genres"] = table["genres"].str.join("|")
     return table
 
@@ -486,4 +500,5 @@ def recommend(
     choice = ""
     if system is None:
         choice = describe_choice(open_trained(settings, model.artifacts.protocol)["choice"].manifest["contents"])
-    return DebugRecommendations(table, debug, model.system, model.artifacts.protocol, choice, notes)
+    served = model.system, model.artifacts.protocol, choice
+    return DebugRecommendations(table, debug, *served, notes, answer.horizon_days)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['min_max_scale', 'diversify', 'similarity_parts', 'movie_similarity', 'Ranking', 'rank_candidates', 'select_items',
-           'feature_contributions', 'attribute_to_sources', 'explain_selected', 'AttributedItems', 'attribute_items']
+           'Expectations', 'expect', 'feature_contributions', 'attribute_to_sources', 'explain_selected',
+           'AttributedItems', 'attribute_items']
 
 # %% ../../nbs/71_serving.user_ranking.ipynb #24a8cc6b
 from collections.abc import Sequence
@@ -133,6 +134,36 @@ def select_items(
         return left[:k]
     items = ranking.items[left]
     return left[diversify(min_max_scale(relevance[left]), movie_similarity(model, items, items), k, diversity)]
+
+# %% ../../nbs/71_serving.user_ranking.ipynb #f56f9c81
+@dataclass(frozen=True, eq=False)
+class Expectations:
+    "What is expected of n items, for one user."
+    probabilities: list[float | None] # n: that it is watched within the horizon; None: not known
+    ratings: list[float | None] # n: stars, if it is watched; None: not known
+
+# %% ../../nbs/71_serving.user_ranking.ipynb #cb9abc8c
+def expect(
+    model: ServingModel,
+    history: Interactions, # of one fold-in user, from `user_history`
+    items: np.ndarray, # int, n: item_idx
+    scores: np.ndarray, # float32, n: the system's
+    ranks: np.ndarray, # int, n: place in the system's own order, from 1
+) -> Expectations:
+    "Return how probable it is that a user watches items, and how many stars they will give."
+    probabilities: list[float | None] = [None] * len(items)
+    ratings: list[float | None] = [None] * len(items)
+    if not len(items):
+        return Expectations(probabilities, ratings)
+    if model.calibrator is not None:
+        values = model.calibrator.predict(scores[None], ranks[None], np.array([len(history)]))[0]
+        probabilities = values.round(4).tolist()
+    rating_model = model.hybrid.rating_model
+    if model.rating_calibrator is not None and rating_model is not None:
+        user, as_of = np.zeros(1, np.int32), np.array([model.interactions.as_of])
+        predicted = rating_model.fold_in(history).predict(user, items[None], as_of)[0]
+        ratings = model.rating_calibrator.predict(predicted).round(2).tolist()
+    return Expectations(probabilities, ratings)
 
 # %% ../../nbs/71_serving.user_ranking.ipynb #9b62ebed
 def feature_contributions(

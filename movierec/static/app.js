@@ -198,6 +198,17 @@ const columns = (list) => {
   return `<ol class="columns" aria-label="Decades">${list.map((one) => `<li title="${safe(one.name)}s: ${percent(one.share)}"><i style="height:${percent((0.72 * one.share) / most)}"></i><span aria-label="${safe(one.name)}s: ${percent(one.share)}">${safe(one.name).slice(2)}s</span></li>`).join("")}</ol>`;
 };
 
+// what is expected of a movie: "12% to be watched within 30 days, if you watch anything · about 4.1 stars"
+const outlook = (why) => {
+  const { probability, expected_rating: stars } = why.movie;
+  const days = Math.max(Math.round(why.horizon_days), 1);
+  const when = why.horizon_days === null ? "next" : `within ${days} days, if you watch anything`;
+  const parts = [];
+  if (typeof probability === "number") parts.push(`${probability < 0.01 ? "less than 1%" : percent(probability)} to be watched ${when}`);
+  if (typeof stars === "number") parts.push(`about ${stars.toFixed(1)} stars`);
+  return parts.length ? `<p class="quiet outlook">${parts.join(" · ")}</p>` : "";
+};
+
 function whySheet(why, base) {
   const most = Math.max(
     ...why.contributions.map((share) => Math.abs(share.contribution)),
@@ -206,7 +217,7 @@ function whySheet(why, base) {
   );
   const bar = (name, meaning, adds, value) =>
     `<li><span>${safe(name)}<small>${safe(meaning)}${value === null || value === undefined ? "" : ` = ${amount(value)}`}</small></span><span class="axis"><i class="${adds < 0 ? "less" : ""}" style="--part:${percent(Math.abs(adds) / most / 2)}"></i></span><span class="value">${adds < 0 ? "−" : "+"}${Math.abs(adds).toFixed(2)}</span></li>`;
-  return `<header>${poster(why.movie, base, true)}<div><p class="quiet">Why this?</p><h2>${safe(why.movie.title)}</h2><p class="quiet">${safe(facts(why.movie))}</p><p style="margin-top:8px">${safe(why.movie.reason)}.</p><p class="quiet">Rank ${why.movie.rank} of ${why.candidates} candidates, score ${why.movie.score.toFixed(2)}</p></div><button class="round" data-do="close" aria-label="Close">${icon("close")}</button></header>
+  return `<header>${poster(why.movie, base, true)}<div><p class="quiet">Why this?</p><h2>${safe(why.movie.title)}</h2><p class="quiet">${safe(facts(why.movie))}</p><p style="margin-top:8px">${safe(why.movie.reason)}.</p><p class="quiet">Rank ${why.movie.rank} of ${why.candidates} candidates, score ${why.movie.score.toFixed(2)}</p>${outlook(why)}</div><button class="round" data-do="close" aria-label="Close">${icon("close")}</button></header>
   ${why.sources.length ? `<section><h3>Sources that retrieved it</h3><div class="bars">${why.sources.map((one) => `<span>${safe(one.source)}${one.source === why.top_source ? " ◂" : ""}</span><span class="track"><i style="width:${percent(20 / (19 + one.rank))}"></i></span><span class="value">rank ${one.rank}</span>`).join("")}</div><p class="quiet" style="margin-top:8px">${why.sources.some((one) => one.source === why.top_source) ? "◂ contributed most to its rank." : `${safe(why.top_source)} contributed most to its rank, without having retrieved it.`}</p></section>` : ""}
   ${why.contributions.length ? `<section><h3>Contributions to its score</h3><ul class="shares">${why.contributions.map((share) => bar(share.feature, share.meaning, share.contribution, share.value)).join("")}${bar("everything else", "all other features together", why.others)}</ul></section>` : `<p class="quiet">This system can’t attribute its score to features.</p>`}`;
 }
