@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RowKind', 'FILTERED_POOL_SIZE', 'MIN_ROW_LENGTH', 'Requester', 'requester_history', 'Filters', 'Card', 'Row',
            'HomePage', 'passes_filters', 'select_seed_items', 'favourite_genres', 'RowCandidates', 'row_candidates',
-           'fill_rows', 'make_cards', 'build_home_page', 'FeatureContribution', 'SourceRank', 'Explanation',
-           'explain_movie']
+           'fill_rows', 'make_cards', 'build_home_page', 'FeatureContribution', 'SourceRank', 'PlainReason',
+           'InfluentialMovie', 'Explanation', 'explain_movie']
 
 # %% ../../nbs/74_serving.home.ipynb #288163b5
 from collections.abc import Sequence
@@ -18,6 +18,13 @@ import numpy as np
 from ..config import NotFoundError
 from ..data.interactions import Interactions
 from ..metrics import TIERS
+from movierec.ranking.reasons import (
+    REASON_GROUPS,
+    SOURCE_GROUPS,
+    fused_shares,
+    group_contributions,
+    influential_items,
+)
 from .explain import FEATURE_DESCRIPTIONS, genre_affinity
 from movierec.serving.model import (
     LIKE_RATING,
@@ -30,6 +37,7 @@ from movierec.serving.model import (
 from .search import Movie
 from .service import Recommendation
 from movierec.serving.user_ranking import (
+    AttributedItems,
     Ranking,
     attribute_items,
     diversify,
@@ -37,6 +45,7 @@ from movierec.serving.user_ranking import (
     movie_similarity,
     rank_candidates,
     select_items,
+    system_for,
 )
 
 # %% ../../nbs/74_serving.home.ipynb #813f9f69
@@ -310,10 +319,25 @@ class SourceRank:
 
 # %% ../../nbs/74_serving.home.ipynb #dacbb7eb
 @dataclass(frozen=True)
+class PlainReason:
+    "What one of `REASON_GROUPS` contributes to a movie's score."
+    reason: str
+    contribution: float # in units of the score; of a system without contributions: the share of the fused score
+
+# %% ../../nbs/74_serving.home.ipynb #f113f816
+@dataclass(frozen=True)
+class InfluentialMovie(Movie):
+    "A movie of the user's that a recommendation depends on."
+    share: float # 0 to 1: of what all of the user's movies that were tried would take from the score
+
+# %% ../../nbs/74_serving.home.ipynb #da62ec25
+@dataclass(frozen=True)
 class Explanation:
     "How a movie came to its rank."
     movie: Card # its rank is that among all candidates
     candidates: int # how many there are
+    reasons: list[PlainReason] # of all `REASON_GROUPS`
+    own_movies: list[InfluentialMovie] # the two that matter most, or fewer
     top_source: str # the source that contributed most
     sources: list[SourceRank] # best rank first
     contributions: list[FeatureContribution] # the largest first
@@ -360,6 +384,34 @@ def _find_candidate(
             return ranking, position, history
     raise NotFoundError(f"{model.catalogue.titles[item]} is not among the candidates")
 
+# %% ../../nbs/74_serving.home.ipynb #3d1450b8
+def _plain_reasons(
+    model: ServingModel,
+    ranking: Ranking,
+    pool_position: int,
+    attributed: AttributedItems, # of a single movie
+) -> list[PlainReason]:
+    "Return what each plain reason contributes to a movie's score."
+    if ranking.pool is None:  # a list of one source
+        values = [float(reason == SOURCE_GROUPS[attributed.top_sources[0]]) for reason in REASON_GROUPS]
+    else:
+        shares = fused_shares(ranking.hybrid, ranking.pool)[0, [pool_position]]
+        values = shares[0].tolist()
+        if attributed.contributions is not None and model.ranker is not None:
+            values = group_contributions(attributed.contributions, model.ranker.features, shares)[0].tolist()
+    return [PlainReason(reason, value) for reason, value in zip(REASON_GROUPS, values, strict=True)]
+
+# %% ../../nbs/74_serving.home.ipynb #96d716ad
+def _influential_movies(
+    model: ServingModel,
+    history: Interactions, # of the user
+    item: int, # item_idx
+) -> list[InfluentialMovie]:
+    "Return the user's own movies that a recommendation depends on most."
+    system, hybrid = system_for(model, history)
+    found = influential_items(system, hybrid, item, model.interactions.as_of)
+    return [InfluentialMovie(**vars(model.catalogue.movie(one.item)), share=round(one.share, 4)) for one in found]
+
 # %% ../../nbs/74_serving.home.ipynb #9c20db5a
 def explain_movie(
     model: ServingModel,
@@ -380,4 +432,14 @@ def explain_movie(
         listed, others = _largest_contributions(model, values, attributed.contributions[0], n_features)
     sources = _source_ranks(ranking, pool_position)
     card = replace(card, rank=int(position[0]) + 1)
-    return Explanation(card, len(ranking.items), attributed.top_sources[0], sources, listed, others, model.horizon_days)
+    return Explanation(
+        card,
+        len(ranking.items),
+        _plain_reasons(model, ranking, pool_position, attributed),
+        _influential_movies(model, history, item),
+        attributed.top_sources[0],
+        sources,
+        listed,
+        others,
+        model.horizon_days,
+    )

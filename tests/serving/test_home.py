@@ -5,6 +5,7 @@ import pytest
 
 from movierec.config import NotFoundError
 from movierec.metrics import TIERS, item_tiers
+from movierec.ranking.reasons import REASON_GROUPS
 from movierec.serving.home import (
     MIN_ROW_LENGTH,
     Filters,
@@ -126,6 +127,10 @@ def test_explanations(service):
         assert explanation.movie.rank == card.rank and explanation.movie.reason == card.reason
         ranks = [source.rank for source in explanation.sources]
         assert ranks == sorted(ranks) and explanation.candidates >= 10
+        assert [one.reason for one in explanation.reasons] == list(REASON_GROUPS)
+        seen = {event.item_idx for event in service.history(8)}
+        assert len(explanation.own_movies) <= 2 and {movie.item_idx for movie in explanation.own_movies} <= seen
+        assert all(0 < movie.share <= 1 for movie in explanation.own_movies)
         if explanation.contributions:
             ranking = rank_candidates(model, *requester_history(model, requester), model.hybrid.pool_size)
             total = feature_contributions(model, ranking, np.array([card.rank - 1]))[0].sum()
