@@ -201,6 +201,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'movierec.cli._print_run': ('cli.html#_print_run', 'movierec/cli.py'),
                               'movierec.cli._print_served': ('cli.html#_print_served', 'movierec/cli.py'),
                               'movierec.cli._print_simulation': ('cli.html#_print_simulation', 'movierec/cli.py'),
+                              'movierec.cli._recommendation_rows': ('cli.html#_recommendation_rows', 'movierec/cli.py'),
                               'movierec.cli._run_command': ('cli.html#_run_command', 'movierec/cli.py'),
                               'movierec.cli._stop_with_standard_input': ('cli.html#_stop_with_standard_input', 'movierec/cli.py'),
                               'movierec.cli._users_table': ('cli.html#_users_table', 'movierec/cli.py'),

@@ -29,6 +29,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -47,6 +48,7 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.table import Table
 from typer.exceptions import TyperException
 
 from .artifacts import paths
@@ -492,6 +494,28 @@ DebugOption = Annotated[
     typer.Option("--debug", help="Also show each source's scores and the features."),
 ]
 
+# %% ../nbs/93_cli.ipynb #14f83e0b
+def _recommendation_rows(title: str, recommended: Any) -> Table: # recommended: from `recommendation_table`
+    "Return recommendations as a table for the terminal; columns that aren't known are left out."
+    from pandas import isna
+
+    formats: dict[str, tuple[str, Callable[[Any], str]]] = {
+        "#": ("rank", str),
+        "movieId": ("movieId", str),
+        "title": ("title", escape),
+        "year": ("year", str),
+        "genres": ("genres", escape),
+        "score": ("score", "{:.4f}".format),
+        "watched": ("probability", "{:.1%}".format),
+        "stars": ("expected_rating", "{:.1f}".format),
+        "why": ("reason", escape),
+    }
+    shown = {heading: form for heading, form in formats.items() if form[0] in recommended}
+    table = plain_table(escape(title), *shown, right=("#", "movieId", "year", "score", "watched", "stars"))
+    for _, row in recommended.iterrows():
+        table.add_row(*("" if isna(row[name]) else as_text(row[name]) for name, as_text in shown.values()))
+    return table
+
 # %% ../nbs/93_cli.ipynb #f41efd42
 @app.command()
 def recommend(
@@ -509,43 +533,13 @@ def recommend(
     settings = command_settings(
         config, None, dataset=dataset, protocol=protocol, data_dir=data_dir, reports_dir=reports_dir
     )
-    from pandas import isna
-
     from movierec.ranking.calibration import describe_horizon
     from movierec.serving.service import recommend as recommend_with_details
 
     result = recommend_with_details(settings, user_id, k, system, protocol)
     chosen = f" (chosen under {result.protocol}: {result.choice})" if result.choice else ""
-    table = plain_table(
-        escape(f"{settings.dataset}, user {user_id}: {result.system}{chosen}"),
-        "#",
-        "movieId",
-        "title",
-        "year",
-        "genres",
-        "score",
-        "watched",
-        "stars",
-        "why",
-        right=("#", "movieId", "year", "score", "watched", "stars"),
-    )
-    for row in result.table.itertuples():
-        year = "" if isna(row.year) else str(row.year)
-        watched = "" if isna(row.probability) else f"{row.probability:.1%}"
-        stars = "" if isna(row.expected_rating) else f"{row.expected_rating:.1f}"
-        table.add_row(
-            str(row.rank),
-            str(row.movieId),
-            escape(row.title),
-            year,
-            escape(row.genres),
-            f"{row.score:.4f}",
-            watched,
-            stars,
-            escape(row.reason),
-        )
-    out.print(table)
-    if result.table.probability.notna().any():
+    out.print(_recommendation_rows(f"{settings.dataset}, user {user_id}: {result.system}{chosen}", result.table))
+    if "probability" in result.table:
         when = describe_horizon(result.horizon_days)
         out.print(f"watched: how likely, {when}, if the user watches anything; stars: expected, if it is watched")
     for note in result.notes:

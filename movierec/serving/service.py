@@ -390,13 +390,16 @@ class DebugRecommendations:
 
 # %% ../../nbs/72_serving.service.ipynb #8ac2fbb8
 def recommendation_table(answer: Recommendations) -> pd.DataFrame:
-    "Return a list as a table, a column per field; genres are joined by `|`."
+    """Return a list as a table: rank, movieId, title, year, genres (joined by `|`), score, reason.
+
+    Before the reason also probability and expected_rating, where at least one movie has them."""
     columns = ["rank", "movieId", "title", "year", "genres", "score", "probability", "expected_rating", "reason"]
     rows = [[getattr(movie, name) for name in columns] for movie in answer.items]
     types = {"year": "Int64", "probability": float, "expected_rating": float}
     table = pd.DataFrame(rows, columns=columns).astype(types)
     table["genres"] = table["genres"].str.join("|")
-    return table
+    unknown = [name for name in ("probability", "expected_rating") if table[name].isna().all()]
+    return table.drop(columns=unknown)
 
 # %% ../../nbs/72_serving.service.ipynb #0c43eebd
 def _top_feature_columns(
