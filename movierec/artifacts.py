@@ -122,7 +122,7 @@ MODULES = (
     "retrieval.transformer", "retrieval.training", "retrieval.neural", "retrieval.fusion", "retrieval.hybrid",
     "ranking.features", "ranking.timeline", "ranking.feature_store", "ranking.feature_tables", "ranking.training",
     "ranking.tree_shap", "ranking.tree_scores", "ranking.ranker", "ranking.ranked", "ranking.calibration",
-    "ranking.expected_rating", "ranking.contributions",
+    "ranking.expected_rating", "ranking.genre_mix", "ranking.contributions",
     "shards", "stages", "opening",
     "evaluation.lists", "evaluation.evaluate", "evaluation.tables", "evaluation.reliability",
     "evaluation.plots", "evaluation.results", "evaluation.tuning", "evaluation.ablation", "evaluation.backtest",

@@ -7,19 +7,20 @@ __all__ = ['app', 'DatasetOption', 'ProtocolOption', 'DataDirOption', 'ReportsDi
            'SourceOption', 'RatingsOption', 'MoviesOption', 'ColumnsOption', 'OnBadRowsOption', 'RunProtocolOption',
            'AllUsersOption', 'UntilOption', 'MemoryLimitOption', 'ServingOnlyOption', 'TimezoneOption',
            'TimeFormatOption', 'RatingScaleOption', 'ImplicitOption', 'EncodingOption', 'FilesArgument', 'UserIdOption',
-           'RecommendKOption', 'RecommendSystemOption', 'RecommendProtocolOption', 'DebugOption', 'ImportFileArgument',
-           'ImportNameOption', 'YesOption', 'ImportTimeFormatOption', 'RemoveOption', 'UsersDatasetOption',
-           'CompareProtocolOption', 'SystemsOption', 'RelevantOption', 'TiesOption', 'CompareTargetOption',
-           'NamesOption', 'MetricOption', 'SegmentOption', 'RunsProtocolOption', 'RunsDatasetOption', 'CutsOption',
-           'SourcesOption', 'UserContextOption', 'AOption', 'BOption', 'SimulateProtocolOption', 'SimulateKOption',
-           'PatienceOption', 'PClickOption', 'PNoiseOption', 'TrialsOption', 'DiffExamplesOption', 'DiffProtocolOption',
-           'ApiHostOption', 'ApiPortOption', 'WorkersOption', 'UntilEofOption', 'AppHostOption', 'AppPortOption',
-           'ApiUrlOption', 'OpenBrowserOption', 'LimitOption', 'RefreshOption', 'SizeOption', 'ExportProtocolOption',
-           'ExportSplitTargetOption', 'ExportRecommendationsTargetOption', 'ExportRecommendationsSystemOption',
-           'ExportRecommendationsKOption', 'NameOption', 'SynthesizeTargetOption', 'LikeOption', 'ScaleOption',
-           'SeedOption', 'LONG_COMMANDS', 'command_settings', 'run', 'ingest', 'inspect', 'recommend', 'import_ratings',
-           'users', 'compare', 'runs', 'ablate', 'backtest', 'tune', 'simulate', 'diff', 'api', 'show_app', 'posters',
-           'export_split', 'export_recommendations', 'download', 'synthesize', 'datasets', 'info', 'run_cli', 'main']
+           'RecommendKOption', 'RecommendSystemOption', 'RecommendProtocolOption', 'CalibrateOption',
+           'MatchPopularityOption', 'DebugOption', 'ImportFileArgument', 'ImportNameOption', 'YesOption',
+           'ImportTimeFormatOption', 'RemoveOption', 'UsersDatasetOption', 'CompareProtocolOption', 'SystemsOption',
+           'RelevantOption', 'TiesOption', 'CompareTargetOption', 'NamesOption', 'MetricOption', 'SegmentOption',
+           'RunsProtocolOption', 'RunsDatasetOption', 'CutsOption', 'SourcesOption', 'UserContextOption', 'AOption',
+           'BOption', 'SimulateProtocolOption', 'SimulateKOption', 'PatienceOption', 'PClickOption', 'PNoiseOption',
+           'TrialsOption', 'DiffExamplesOption', 'DiffProtocolOption', 'ApiHostOption', 'ApiPortOption',
+           'WorkersOption', 'UntilEofOption', 'AppHostOption', 'AppPortOption', 'ApiUrlOption', 'OpenBrowserOption',
+           'LimitOption', 'RefreshOption', 'SizeOption', 'ExportProtocolOption', 'ExportSplitTargetOption',
+           'ExportRecommendationsTargetOption', 'ExportRecommendationsSystemOption', 'ExportRecommendationsKOption',
+           'NameOption', 'SynthesizeTargetOption', 'LikeOption', 'ScaleOption', 'SeedOption', 'LONG_COMMANDS',
+           'command_settings', 'run', 'ingest', 'inspect', 'recommend', 'import_ratings', 'users', 'compare', 'runs',
+           'ablate', 'backtest', 'tune', 'simulate', 'diff', 'api', 'show_app', 'posters', 'export_split',
+           'export_recommendations', 'download', 'synthesize', 'datasets', 'info', 'run_cli', 'main']
 
 # %% ../nbs/93_cli.ipynb #cf7e14b9
 import json
@@ -489,6 +490,14 @@ RecommendProtocolOption = Annotated[
     str | None,
     typer.Option("--protocol", help="Whose choice and rankers.", show_default="global-time if it was run"),
 ]
+CalibrateOption = Annotated[
+    float,
+    typer.Option("--calibrate", min=0, max=1, help="How much the genres should match those of the history."),
+]
+MatchPopularityOption = Annotated[
+    float,
+    typer.Option("--match-popularity", min=0, max=1, help="How much the popularity should match the history's."),
+]
 DebugOption = Annotated[
     bool,
     typer.Option("--debug", help="Also show each source's scores and the features."),
@@ -523,6 +532,8 @@ def recommend(
     k: RecommendKOption = 10,
     system: RecommendSystemOption = None,
     protocol: RecommendProtocolOption = None,
+    calibrate: CalibrateOption = 0.0,
+    match_popularity: MatchPopularityOption = 0.0,
     debug: DebugOption = False,
     dataset: DatasetOption = None,
     data_dir: DataDirOption = None,
@@ -534,9 +545,11 @@ def recommend(
         config, None, dataset=dataset, protocol=protocol, data_dir=data_dir, reports_dir=reports_dir
     )
     from movierec.ranking.calibration import describe_horizon
+    from movierec.ranking.genre_mix import ListMix
     from movierec.serving.service import recommend as recommend_with_details
 
-    result = recommend_with_details(settings, user_id, k, system, protocol)
+    mix = ListMix(calibrate, match_popularity)
+    result = recommend_with_details(settings, user_id, k, system, protocol, mix)
     chosen = f" (chosen under {result.protocol}: {result.choice})" if result.choice else ""
     out.print(_recommendation_rows(f"{settings.dataset}, user {user_id}: {result.system}{chosen}", result.table))
     if "probability" in result.table:

@@ -138,6 +138,7 @@ class PageOptions:
     genres: list[str] = field(default_factory=list) # one of them; none: any genre
     from_year: int | None = None
     to_year: int | None = None
+    calibrate: float = 0.0 # match of the top picks' genres with those of the history, 0 to 1
 
 # %% ../../nbs/86_app.session.ipynb #310bed57
 def rank_changes(

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..artifacts import file_lock, paths, replace_file
 from ..config import DataError, NotFoundError
+from ..ranking.genre_mix import NO_MIX, ListMix
 from .model import UserFeedback, require_item, require_user
 from .service import Recommendations, RecommenderService
 
@@ -349,9 +350,10 @@ class LiveService:
         user: int, # user_idx
         k: int = 10,
         diversity: float = 0.0, # 0 to 1
+        mix: ListMix = NO_MIX, # of genres and popularity
     ) -> Recommendations:
         "Return k movies for a user in the light of their feedback."
-        return self.service.recommend(user, k, diversity, self.feedback_of(user))
+        return self.service.recommend(user, k, diversity, self.feedback_of(user), mix)
 
     def debug(self, user: int, k: int = 10) -> dict[str, Any]: # user: user_idx
         "Report how that list came about; see `debug_report`."

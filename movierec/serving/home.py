@@ -25,6 +25,7 @@ from movierec.ranking.reasons import (
     group_contributions,
     influential_items,
 )
+from ..ranking.genre_mix import ListMix
 from .explain import FEATURE_DESCRIPTIONS, genre_affinity
 from movierec.serving.model import (
     LIKE_RATING,
@@ -83,6 +84,7 @@ class Filters:
     from_year: int | None = None
     to_year: int | None = None
     hide: Sequence[int] = () # item_idx of movies that aren't wanted again
+    calibrate: float = 0.0 # 0 to 1, how much the genres of the top picks should match those of the history
 
     @property
     def is_narrow(self) -> bool:
@@ -291,7 +293,8 @@ def build_home_page(
     )
     dislikes = list(requester.feedback.dislikes)
     order = select_items(model, shown, len(shown.items), dislikes=dislikes)
-    top = RowCandidates("top", None, select_items(model, shown, filters.k, filters.diversity, dislikes))
+    mix = ListMix(filters.calibrate)
+    top = RowCandidates("top", None, select_items(model, shown, filters.k, filters.diversity, dislikes, mix))
     is_available = np.zeros(len(shown.items), bool)
     is_available[order] = True  # all but the disliked
     rows = fill_rows([top, *row_candidates(model, shown, order, history)], is_available, filters.k)

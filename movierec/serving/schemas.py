@@ -50,6 +50,8 @@ class NewUserRequest(StrictModel):
     )
     k: JsonInteger = Field(10, ge=1, le=100, description="how many movies")
     diversity: float = Field(0.0, ge=0, le=1, description="0: the ranker's order; 1: as different as possible")
+    calibrate: float = Field(0.0, ge=0, le=1, description="how much the genres should match those of the history")
+    match_popularity: float = Field(0.0, ge=0, le=1, description="how much the popularity should match the history's")
 
 # %% ../../nbs/78_serving.schemas.ipynb #ff640f4d
 class FeedbackEvent(StrictModel):
@@ -130,6 +132,7 @@ class HomeRequest(RequesterFields):
     "A request for a home page."
     k: JsonInteger = Field(20, ge=1, le=100, description="movies in a row")
     diversity: float = Field(0.0, ge=0, le=1, description="of the top picks")
+    calibrate: float = Field(0.0, ge=0, le=1, description="match of the top picks' genres with those of the history")
     genres: list[str] = Field(
         [], max_length=100, description="a movie needs one of them; none given: any", examples=[["Comedy"]]
     )

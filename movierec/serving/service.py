@@ -20,6 +20,7 @@ import pandas as pd
 from ..config import DataError, NotFoundError, Settings
 from ..data.interactions import Interactions
 from ..ranking.features import V2_FEATURES
+from ..ranking.genre_mix import NO_MIX, ListMix
 from ..retrieval.fusion import USER_CONTEXTS, CandidatePool
 from ..retrieval.top_k import top_k
 from .explain import explain_items
@@ -107,11 +108,12 @@ def compute_recommendations(
     k: int,
     diversity: float = 0.0, # 0 to 1
     feedback: UserFeedback = NO_FEEDBACK,
+    mix: ListMix = NO_MIX, # of genres and popularity
 ) -> Recommendations:
     "Rank one user's candidates, select k of them and explain each."
-    is_reranked = diversity > 0 or bool(feedback.dislikes)
+    is_reranked = diversity > 0 or bool(feedback.dislikes) or mix.is_active
     ranking = rank_candidates(model, history, user, max(k, model.hybrid.pool_size) if is_reranked else k)
-    selected = select_items(model, ranking, k, diversity, list(feedback.dislikes))
+    selected = select_items(model, ranking, k, diversity, list(feedback.dislikes), mix)
     reasons = attribute_items(model, ranking, selected, feedback).reasons
     items, scores = ranking.items[selected], ranking.scores[selected]
     expected = expect(model, history, items, scores, selected + 1)
@@ -218,9 +220,10 @@ def recommend_to_imported_user(
     user: ImportedUser, # from `find_imported_user`
     k: int = 10,
     diversity: float = 0.0, # 0 to 1
+    mix: ListMix = NO_MIX, # of genres and popularity
 ) -> Recommendations:
     "Return k movies that an imported user hasn't seen."
-    return compute_recommendations(model, imported_user_history(model, user), None, k, diversity)
+    return compute_recommendations(model, imported_user_history(model, user), None, k, diversity, mix=mix)
 
 # %% ../../nbs/72_serving.service.ipynb #636f56e1
 def _json_number(value: float) -> float | None:
@@ -331,12 +334,13 @@ class RecommenderService:
         k: int = 10,
         diversity: float = 0.0, # 0 to 1
         feedback: UserFeedback = NO_FEEDBACK,
+        mix: ListMix = NO_MIX, # of genres and popularity
     ) -> Recommendations:
         "Return k movies that a user hasn't seen."
         history = self._history_with(user, feedback)
-        if feedback.likes or feedback.dislikes or diversity or k > self.model.precomputed.k:
+        if feedback.likes or feedback.dislikes or diversity or mix.is_active or k > self.model.precomputed.k:
             stored_user = None if feedback.likes else user
-            return compute_recommendations(self.model, history, stored_user, k, diversity, feedback)
+            return compute_recommendations(self.model, history, stored_user, k, diversity, feedback, mix)
         return look_up_recommendations(self.model, history, user, k)
 
     def recommend_to_new_user(
@@ -345,9 +349,11 @@ class RecommenderService:
         k: int = 10,
         diversity: float = 0.0, # 0 to 1
         ordered: bool = False, # see `new_user_history`
+        mix: ListMix = NO_MIX, # of genres and popularity
     ) -> Recommendations:
         "Return k movies for a user who is in no training set; see `new_user_history` for errors."
-        return compute_recommendations(self.model, new_user_history(self.model, events, ordered), None, k, diversity)
+        history = new_user_history(self.model, events, ordered)
+        return compute_recommendations(self.model, history, None, k, diversity, mix=mix)
 
     def similar(self, item: int, k: int = 10) -> Recommendations: # item: item_idx
         "Return the k movies that are most similar to one."
@@ -487,15 +493,16 @@ def recommend(
     k: int = 10, # how many
     system: str | None = None, # one of `SYSTEMS`; default: the one chosen on validation
     protocol: str | None = None, # default: global-time if it has been run, else leave-last-out
+    mix: ListMix = NO_MIX, # of genres and popularity
 ) -> DebugRecommendations:
     "Return the best k unseen movies for a user, and why. Raises `NotFoundError` for an unknown user."
     service = RecommenderService.open(settings, system, protocol)
     model = service.model
     found = _find_user(model, user_id)
     if found.user is None:
-        answer = compute_recommendations(model, found.history, None, k)
+        answer = compute_recommendations(model, found.history, None, k, mix=mix)
     else:
-        answer = service.recommend(found.user, k)
+        answer = service.recommend(found.user, k, mix=mix)
     table = recommendation_table(answer)
     debug = _debug_table(model, found.history, found.user, k, len(table))
     debug.insert(0, "movieId", table.movieId)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['min_max_scale', 'diversify', 'similarity_parts', 'movie_similarity', 'Ranking', 'rank_candidates', 'system_for',
-           'select_items', 'Expectations', 'expect', 'feature_contributions', 'attribute_to_sources',
+           'mix_targets', 'select_items', 'Expectations', 'expect', 'feature_contributions', 'attribute_to_sources',
            'explain_selected', 'AttributedItems', 'attribute_items']
 
 # %% ../../nbs/71_serving.user_ranking.ipynb #24a8cc6b
@@ -16,12 +16,13 @@ import numpy as np
 
 from ..data.interactions import Interactions
 from ..ranking.contributions import find_seed_items, top_contributing_source
+from ..ranking.genre_mix import NO_MIX, ListMix, MixTarget, select_mixed, share_of_tiers, tier_shares
 from ..ranking.ranked import RankedSystem, ranks_in_context
 from ..ranking.ranker import rank_order
 from ..retrieval.fusion import CandidatePool
 from ..retrieval.hybrid import Hybrid
 from ..retrieval.recommender import Recommender
-from .explain import explain_items
+from .explain import explain_items, genre_affinity
 from .model import ServingModel, UserFeedback
 
 # %% ../../nbs/71_serving.user_ranking.ipynb #afd10507
@@ -126,6 +127,23 @@ def system_for(
         return RankedSystem.over(store, model.ranker), store.hybrid
     return store.hybrid.sources.get(model.system, store.hybrid), store.hybrid
 
+# %% ../../nbs/71_serving.user_ranking.ipynb #71mix002
+def mix_targets(
+    model: ServingModel,
+    ranking: Ranking, # whose hybrid knows the user
+    items: np.ndarray, # int, n: item_idx
+    mix: ListMix,
+) -> list[MixTarget]: # without those that don't count
+    "Return the genres and the popularity that a user's list should have: those of the history, recent genres first."
+    genres = ranking.hybrid.sources["genre"].categories["genres"].shares
+    targets: list[MixTarget] = []
+    if mix.calibrate:
+        targets.append(MixTarget(mix.calibrate, genre_affinity(ranking.hybrid, 0), genres[items]))
+    if mix.match_popularity:
+        tiers, watched = model.popularity_tiers, ranking.hybrid.interactions.item_idx
+        targets.append(MixTarget(mix.match_popularity, share_of_tiers(tiers[watched]), tier_shares(tiers[items])))
+    return targets
+
 # %% ../../nbs/71_serving.user_ranking.ipynb #8707d5ad
 def select_items(
     model: ServingModel,
@@ -133,19 +151,23 @@ def select_items(
     k: int,
     diversity: float = 0.0, # 0 to 1
     dislikes: Sequence[int] = (), # item_idx
+    mix: ListMix = NO_MIX, # of genres and popularity
 ) -> np.ndarray: # int: positions in `ranking.items`, best first
-    "Select k candidates: the ranker's first, re-ranked for dislikes and diversity if there are any."
-    if (not diversity and not len(dislikes)) or not len(ranking.items):
+    "Select k candidates: the ranker's first, re-ranked for dislikes, diversity and mix if there are any."
+    if not (diversity or len(dislikes) or mix.is_active) or not len(ranking.items):
         return np.arange(min(k, len(ranking.items)))
     relevance, is_kept = min_max_scale(ranking.scores), ~np.isin(ranking.items, dislikes)
     if len(dislikes):
         similarity = movie_similarity(model, ranking.items, np.array(dislikes)).max(axis=1)
         relevance = relevance - model.settings.service.dislike_weight * similarity
     left = np.flatnonzero(is_kept)[np.argsort(-relevance[is_kept], kind="stable")]
-    if not diversity or not len(left):
+    if not (diversity or mix.is_active) or not len(left):
         return left[:k]
-    items = ranking.items[left]
-    return left[diversify(min_max_scale(relevance[left]), movie_similarity(model, items, items), k, diversity)]
+    items, scaled = ranking.items[left], min_max_scale(relevance[left])
+    if not mix.is_active:
+        return left[diversify(scaled, movie_similarity(model, items, items), k, diversity)]
+    between = movie_similarity(model, items, items) if diversity else None
+    return left[select_mixed(scaled, mix_targets(model, ranking, items, mix), k, diversity, between)]
 
 # %% ../../nbs/71_serving.user_ranking.ipynb #f56f9c81
 @dataclass(frozen=True, eq=False)

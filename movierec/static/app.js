@@ -105,6 +105,7 @@ const FRAME = `
 <div class="banner" role="alert" hidden><p></p><button class="button main" data-do="start">Try again</button></div>
 <section class="filters" id="mr-filters" aria-label="Filters and options" hidden>
   <div class="field"><label for="mr-diversity">Diversity of the top picks <output></output></label><input id="mr-diversity" type="range" min="0" max="1" step="0.1" value="0"></div>
+  <div class="field"><label for="mr-calibrate">Genres as in the history <output></output></label><input id="mr-calibrate" type="range" min="0" max="1" step="0.1" value="0"></div>
   <div class="field"><label for="mr-k">Movies per row</label><select id="mr-k"><option>10</option><option selected>20</option><option>30</option><option>50</option></select></div>
   <div class="field"><label for="mr-from">Years</label><div class="line"><input id="mr-from" type="number" aria-label="from year" inputmode="numeric"> – <input id="mr-to" type="number" aria-label="to year" inputmode="numeric"></div></div>
   <div class="field"><label class="check"><input type="checkbox" id="mr-feedback" checked>Use my feedback</label><label class="check"><input type="checkbox" id="mr-hide">Hide movies shown before</label><button class="button" data-do="others" hidden>Show other movies</button></div>
@@ -502,10 +503,12 @@ function render({ model, el }) {
   function drawFilters() {
     const options = get("options"),
       about = get("about");
-    $("#mr-diversity").value = options.diversity;
-    $("#mr-filters output").textContent = options.diversity
-      ? `${Math.round(options.diversity * 10)} of 10`
-      : "off";
+    for (const name of ["diversity", "calibrate"]) {
+      $(`#mr-${name}`).value = options[name];
+      $(`[for=mr-${name}] output`).textContent = options[name]
+        ? `${Math.round(options[name] * 10)} of 10`
+        : "off";
+    }
     $("#mr-k").value = options.k;
     [
       ["#mr-from", options.from_year, about.years?.[0]],
@@ -686,6 +689,7 @@ function render({ model, el }) {
         }),
       "mr-k": () => send("set_options", { k: +value }),
       "mr-diversity": () => send("set_options", { diversity: +value }),
+      "mr-calibrate": () => send("set_options", { calibrate: +value }),
       "mr-from": () => send("set_options", { from_year: year }),
       "mr-to": () => send("set_options", { to_year: year }),
       "mr-hide": () => send("set_options", { hide_shown: field.checked }),

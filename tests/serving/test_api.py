@@ -115,10 +115,11 @@ def test_lists_are_those_of_the_command(client, mine):
     for user in (0, 79):
         answer = client.get(f"/recommend/user/{user}", params={"k": 7}).json()
         table = recommend(mine, model.user_ids[user], 7).table
-        for name in ("movieId", "score", "reason"):
+        for name in ("movieId", "score", "reason", "probability", "expected_rating"):
             assert [movie[name] for movie in answer["items"]] == table[name].tolist()
         assert answer["system"] == model.system
-        assert list(answer["items"][0]) == ["item_idx", "movieId", "title", "year", "genres", "rank", "score", "reason"]
+        fields = ["item_idx", "movieId", "title", "year", "genres", "rank", "score", "reason"]
+        assert list(answer["items"][0]) == [*fields, "probability", "expected_rating"]
 
 
 def test_k_and_diversity(client):
@@ -142,6 +143,8 @@ def test_k_and_diversity(client):
         "/recommend/user/x",
         "/recommend/user/3?diversity=1.1",
         "/recommend/user/3?diversity=nan",
+        "/recommend/user/3?calibrate=1.1",
+        "/recommend/user/3?match_popularity=-1",
         "/recommend/user/3/debug?k=101",
         "/similar/1.5",
         "/similar/3?k=1e3",
