@@ -76,7 +76,8 @@ def test_the_regression_is_that_of_another_library():
     labels = rng.random(2_000) < expit(features @ [1.0, 0.2] - 1)
     intercept, weights = fit_logistic(features, labels, (1, 0), ridge=0)
     expected = LogisticRegression(C=np.inf, tol=1e-8).fit(features, labels)
-    assert np.allclose(weights, expected.coef_[0], atol=1e-3) and np.isclose(intercept, expected.intercept_[0], atol=1e-3)
+    assert np.allclose(weights, expected.coef_[0], atol=1e-3)
+    assert np.isclose(intercept, expected.intercept_[0], atol=1e-3)
     assert fit_logistic(features, labels, (-1, 0))[1][0] == 0
 
 
