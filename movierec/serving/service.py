@@ -352,8 +352,8 @@ class RecommenderService:
         mix: ListMix = NO_MIX, # of genres and popularity
     ) -> Recommendations:
         "Return k movies for a user who is in no training set; see `new_user_history` for errors."
-        history = new_user_history(self.model, events, ordered)
-        return compute_recommendations(self.model, history, None, k, diversity, mix=mix)
+        model = self.model
+        return compute_recommendations(model, new_user_history(model, events, ordered), None, k, diversity, mix=mix)
 
     def similar(self, item: int, k: int = 10) -> Recommendations: # item: item_idx
         "Return the k movies that are most similar to one."
@@ -368,10 +368,7 @@ class RecommenderService:
         return self.model.catalogue.search(title, limit)
 
     def debug(
-        self,
-        user: int, # user_idx
-        k: int = 10,
-        feedback: UserFeedback = NO_FEEDBACK,
+        self, user: int, k: int = 10, feedback: UserFeedback = NO_FEEDBACK, # user: user_idx
     ) -> dict[str, Any]: # see `debug_report`
         "Report how a user's list came about."
         return debug_report(self.model, self._history_with(user, feedback), user, k, feedback)
