@@ -294,14 +294,16 @@ def fit_calibrators(
     settings: Settings,
     horizon_days: float | None = None, # from `horizon_of`
     owners: np.ndarray | None = None, # whose each row is, if users have several, see `resampled_means`
-    max_users: int = 5_000, # who are used; of more, a random sample
+    max_users: int = 2_000, # who are used; of more, a random sample
+    places: int = 20, # at the beginning of their lists, which are used
 ) -> dict[str, Calibrator]: # system → its calibrator; without those that too little is known of
     "Calibrate the systems on their validation lists."
     calibrators = {}
     drawn = np.sort(np.random.default_rng(settings.seed).permutation(len(n_events))[:max_users])
     whose = None if owners is None else owners[drawn]
-    for name, items in lists.items():
-        known = np.where(items >= 0, scores[name], 0) if name in scores else None
+    for name, whole in lists.items():
+        items = whole[:, :places]
+        known = np.where(items >= 0, scores[name][:, :places], 0) if name in scores else None
         calibration = CalibrationSet(known, hits(items, watched), items >= 0, n_events).subset(drawn)
         calibrator = choose_calibrator(calibration, horizon_days, settings, whose)
         if calibrator is not None:
