@@ -443,7 +443,7 @@ class ServiceSettings(SettingsGroup):
     precomputed: int = Field(10, ge=1, le=100)
     "Length of the precomputed recommendations; longer lists are computed on request."
     genre_share: float = Field(0.3, ge=0, le=1)
-    "The share of genres in the similarity of two movies; the rest is that of their ALS vectors."
+    "The share of genres in the similarity by which lists become diverse or react to dislikes; the rest is that of ALS."
     dislike_weight: float = Field(0.5, ge=0, le=1)
     "How far similarity to a disliked movie demotes a candidate; 1: from the first place to the last."
 

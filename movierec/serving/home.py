@@ -37,6 +37,7 @@ from movierec.serving.model import (
 )
 from .search import Movie
 from .service import Recommendation
+from .similar_movies import MIN_SIMILARITY, similarity_to
 from movierec.serving.user_ranking import (
     AttributedItems,
     Ranking,
@@ -189,8 +190,8 @@ def _because_rows(model: ServingModel, ranking: Ranking, history: Interactions) 
     "Return a row of similar movies for each seed item."
     rows = []
     for seed in select_seed_items(model, history):
-        similarity = movie_similarity(model, ranking.items, np.array([seed]))[:, 0]
-        n_similar = int((similarity > 0.3).sum())
+        similarity = similarity_to(model, seed).total[ranking.items]
+        n_similar = int((similarity > MIN_SIMILARITY).sum())
         positions = np.argsort(-similarity, kind="stable")[:n_similar]
         rows.append(RowCandidates("because", model.catalogue.movie(seed), positions))
     return rows

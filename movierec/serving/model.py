@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from scipy import sparse
 
 from ..artifacts import read_arrays
 from ..config import ArtifactError, NotFoundError, Settings
@@ -22,6 +23,8 @@ from ..ranking.expected_rating import RatingCalibrator, load_rating_calibrator
 from ..ranking.feature_store import FeatureStore
 from ..ranking.feature_tables import load_histories
 from ..ranking.ranker import RANKERS, Ranker, load_ranker
+from ..retrieval.attributes import word_matrix
+from ..retrieval.content import attribute_vectors
 from ..retrieval.hybrid import Hybrid
 from .search import MovieCatalogue
 from ..opening import ServingArtifacts, open_serving
@@ -173,6 +176,12 @@ class ServingModel:
     def release_years(self) -> np.ndarray:
         "The release year of each movie; float32, n_items; NaN where not known."
         return self.hybrid.sources["genre"].item_years
+
+    @cached_property
+    def attribute_vectors(self) -> sparse.csr_matrix:
+        "What each movie is like; float32, n_items × attributes, rows of length 1, see `attribute_vectors`."
+        words, _ = word_matrix(self.catalogue.titles)
+        return attribute_vectors(self.hybrid.sources["genre"].item_genres, self.release_years, words)
 
     @cached_property
     def popularity_tiers(self) -> np.ndarray:

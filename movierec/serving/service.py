@@ -37,6 +37,7 @@ from movierec.serving.model import (
     user_index_of,
 )
 from .search import Movie
+from .similar_movies import MIN_SIMILARITY, similarity_to
 from movierec.serving.user_ranking import (
     Expectations,
     Ranking,
@@ -45,7 +46,6 @@ from movierec.serving.user_ranking import (
     feature_contributions,
     rank_candidates,
     select_items,
-    similarity_parts,
 )
 from ..opening import ServingArtifacts, describe_choice, open_trained
 
@@ -146,19 +146,17 @@ def find_similar_movies(
 ) -> Recommendations: # the score is the similarity, from 0 to 1
     "Return the movies that are most similar to one. Raises `NotFoundError` for an `item_idx` that doesn't exist."
     require_item(model, item)
-    parts = similarity_parts(model, np.array([item]), np.arange(len(model.catalogue)))
-    by_genres, by_vectors = (part[0] for part in parts)
-    similarity = by_genres + by_vectors
-    similarity[model.interactions.item_counts == 0] = -np.inf
+    parts = similarity_to(model, item)
+    similarity = np.where(model.interactions.item_counts > 0, parts.total, -np.inf).astype(np.float32)
     similarity[item] = -np.inf
-    (items,), (scores,) = top_k(similarity[None], k, above=0)
+    (items,), (scores,) = top_k(similarity[None], k, above=MIN_SIMILARITY)
     genres = model.catalogue.genres
 
     def explain(other: int) -> str:
         shared = [name for name in genres[other] if name in genres[item]]
-        if by_vectors[other] >= by_genres[other] or not shared:
+        if parts.by_watching[other] >= parts.by_attributes[other]:
             return "Watched by the same people"
-        return f"The same genres: {', '.join(shared)}"
+        return f"The same genres: {', '.join(shared)}" if shared else "A similar title, of the same time"
 
     found = items >= 0
     similar = _recommendations(model, items[found], scores[found], map(explain, items[found]))

@@ -16,7 +16,8 @@ from movierec.serving.home import (
     select_seed_items,
 )
 from movierec.serving.model import UserFeedback, user_history
-from movierec.serving.user_ranking import feature_contributions, movie_similarity, rank_candidates
+from movierec.serving.similar_movies import MIN_SIMILARITY, similarity_to
+from movierec.serving.user_ranking import feature_contributions, rank_candidates
 
 
 @pytest.fixture(scope="module", params=["ranked_v3", "hybrid", "popularity"])
@@ -63,9 +64,9 @@ def test_rows_keep_their_promise(service):
         history = {event.item_idx for event in service.history(user)}
         for row in rows_of(page, "because"):
             assert row.about.item_idx in history
-            items, seed = np.array([card.item_idx for card in row.items]), np.array([row.about.item_idx])
-            similarity = movie_similarity(service.model, items, seed)[:, 0]
-            assert (np.diff(similarity) <= 1e-6).all() and similarity.min() > 0.3
+            items = np.array([card.item_idx for card in row.items])
+            similarity = similarity_to(service.model, row.about.item_idx).total[items]
+            assert (np.diff(similarity) <= 1e-6).all() and similarity.min() > MIN_SIMILARITY
         assert all(len(row.items) >= MIN_ROW_LENGTH for row in page.rows)
     assert kinds >= {"top", "because", "genre"}
     assert ("trending" in kinds) == (service.model.system != "popularity"), "a source has no candidate pool"

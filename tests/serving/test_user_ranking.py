@@ -1,7 +1,6 @@
 """Re-ranking: diversity, dislikes, similarity."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,27 +75,3 @@ def test_diversity(service):
             assert items_of(answer)[0] == items_of(first)[0] and len(set(items_of(answer))) == 10
         means.append(np.mean([mean_similarity(answer) for answer in answers]))
     assert means == sorted(means, reverse=True) and means[0] - means[-1] > 0.1
-
-
-def test_similarity_by_plain_loops(service):
-    sources, catalogue = service.model.hybrid.sources, service.model.catalogue
-    vectors, genres = sources["als"].item_factors, sources["genre"].item_genres.toarray()
-
-    def cosine(a, b):
-        length = float(np.linalg.norm(a) * np.linalg.norm(b))
-        return float(a @ b) / length if length else 0.0
-
-    for item in (0, 17, 119):
-        expected = {
-            other: 0.3 * cosine(genres[item], genres[other]) + 0.7 * max(cosine(vectors[item], vectors[other]), 0)
-            for other in range(120)
-            if other != item
-        }
-        best = sorted(expected, key=lambda other: -expected[other])[:5]
-        answer = service.similar(item, 5)
-        assert [movie.score for movie in answer.items] == pytest.approx([expected[o] for o in best], abs=1e-5)
-        assert set(items_of(answer)) == set(best)
-        for movie in answer.items:
-            shared = set(movie.genres) & set(catalogue.genres[item])
-            named = set(movie.reason.removeprefix("The same genres: ").split(", "))
-            assert movie.reason == "Watched by the same people" or named == shared
