@@ -120,6 +120,7 @@ MODULES = (
     "retrieval.ann", "retrieval.als", "retrieval.sequential", "retrieval.linear",
     "retrieval.ratings", "retrieval.genre", "retrieval.attributes", "retrieval.content",
     "retrieval.transformer", "retrieval.training", "retrieval.neural", "retrieval.fusion", "retrieval.hybrid",
+    "retrieval.new_items",
     "ranking.features", "ranking.timeline", "ranking.feature_store", "ranking.feature_tables", "ranking.training",
     "ranking.tree_shap", "ranking.tree_scores", "ranking.ranker", "ranking.ranked", "ranking.calibration",
     "ranking.expected_rating", "ranking.genre_mix", "ranking.contributions",

@@ -286,6 +286,10 @@ class ContentSettings(SettingsGroup):
     "Whether it is one of the sources. Under cold-items it always is."
     regularization: float = Field(20.0, gt=0)
     "L2 penalty on the coefficients of the attributes."
+    takeover_events: float | None = Field(None, ge=0)
+    "If given, a movie's score moves to EASE's as it gets events; here both weigh the same. 40 is best on validation."
+    new_items: int = Field(0, ge=0, le=5)
+    "How many of each ten places of a list go to movies without events; needs the source enabled."
 
 # %% ../nbs/00_config.ipynb #dd127517
 class SourceWeights(SettingsGroup):
@@ -520,6 +524,8 @@ def _check_consistency(settings: "Settings") -> None:
         raise ValueError("pool_sizes must rise")
     if settings.list_size > settings.hybrid.pool_size:
         raise ValueError("list_size must not exceed hybrid.pool_size")
+    if settings.content.new_items and not settings.content.enabled:
+        raise ValueError("content.new_items needs content.enabled")
 
 # %% ../nbs/00_config.ipynb #f4c2ac32
 class Settings(BaseSettings):

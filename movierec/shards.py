@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SystemLists', 'UserBlock', 'cut_users', 'ItemSide', 'training_rows', 'system_lists', 'block_metrics', 'make_systems',
-           'ServedLists', 'served_lists']
+           'ServedLists', 'with_new_items', 'served_lists']
 
 # %% ../nbs/58b_shards.ipynb #4bc8cfc1
 import json
@@ -21,7 +21,7 @@ from .config import ArtifactError
 from .data.interactions import Interactions, of_users
 from .metrics import user_metrics
 from .parallel import map_threads
-from .ranking.contributions import attributed_lists, find_seed_items
+from .ranking.contributions import AttributedLists, attributed_lists, find_seed_items
 from .ranking.feature_store import FeatureStore
 from .ranking.ranked import RankedSystem, ranked_lists
 from .ranking.ranker import Ranker, load_ranker, save_ranker
@@ -29,6 +29,7 @@ from .ranking.features import ITEM_WINDOWS
 from .ranking.timeline import PointInTimeState, Timeline, item_timeline
 from .ranking.training import TrainingSet, label_candidates
 from .retrieval.hybrid import Hybrid
+from .retrieval.new_items import place_new_items
 from .retrieval.recommender import Recommender
 
 # %% ../nbs/58b_shards.ipynb #867f903f
@@ -189,6 +190,8 @@ def system_lists(
     for name, source in store.hybrid.sources.items():
         if name not in lists:
             lists[name] = source.top_k(users, k, block.as_of, batch_size)
+    for name in ("hybrid", *side.rankers) if store.hybrid.new_items else ():
+        lists[name] = place_new_items(store.hybrid, users, *lists[name])[:2]
     return {name: lists[name] for name in (*store.hybrid.sources, "hybrid", *side.rankers)}
 
 # %% ../nbs/58b_shards.ipynb #5d44d831
@@ -219,6 +222,19 @@ class ServedLists(NamedTuple):
     top_sources: np.ndarray # int8: index into `Hybrid.sources`
     seed_items: np.ndarray # int32: item_idx; −1 = none
 
+# %% ../nbs/58b_shards.ipynb #4bc9c6b6
+def with_new_items(
+    hybrid: Hybrid, # with the users of the lists
+    users: np.ndarray, # int, n: user_idx
+    lists: AttributedLists,
+) -> AttributedLists:
+    "Give some places of attributed lists to items without events; see `place_new_items`."
+    placed = place_new_items(hybrid, users, lists.items, lists.scores)
+    before = np.take_along_axis(lists.top_sources, np.maximum(placed.origin, 0), axis=1)
+    content = list(hybrid.sources).index("content") if "content" in hybrid.sources else 0
+    is_new = (placed.origin < 0) & (placed.items >= 0)
+    return AttributedLists(placed.items, placed.scores, np.where(is_new, content, before).astype(np.int8))
+
 # %% ../nbs/58b_shards.ipynb #0b054152
 def served_lists(
     side: ItemSide,
@@ -231,6 +247,8 @@ def served_lists(
     "Recommend to the users of a block, and say what each recommendation is due to."
     store, users = side.store_for(block), block.positions
     lists = attributed_lists(store, make_systems(store, side.rankers)[system], users, k, block.as_of, progress=progress)
+    if store.hybrid.new_items:
+        lists = with_new_items(store.hybrid, users, lists)
     names = np.array(list(store.hybrid.sources), dtype=object)[lists.top_sources]
 
     def seeds_of(start: int) -> np.ndarray:

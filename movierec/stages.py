@@ -130,6 +130,8 @@ def fit_sources(
         started = perf_counter()
         hybrid.rating_model.fit(history).save(folder / "rating_model")
         seconds["rating_model"] = round(perf_counter() - started, 3)
+    if "content" in hybrid.sources:
+        hybrid.sources["content"].ease = hybrid.sources["ease"]
     hybrid.interactions = history
     write_hybrid_metadata(hybrid, folder)
     return {name: seconds[name] for name in (*hybrid.sources, "rating_model") if name in seconds}

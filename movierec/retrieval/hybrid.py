@@ -174,6 +174,7 @@ class Hybrid(Recommender):
     new_user_events: int = 5 # a user with fewer is new
     quotas: dict[str, int] = field(default_factory=dict) # source → number of its first items that are in the pool
     rating_model: RatingModel | None = None # proposes nothing; the ranker's features need it
+    new_items: int = 0 # of each ten places of a list, those of items without events; see `retrieval.new_items`
 
     def _fit(self, interactions: Interactions) -> None:
         for model in filter(None, (*self.sources.values(), self.rating_model)):
@@ -308,7 +309,11 @@ def load_hybrid(
 ) -> Any: # of the class
     "Read a saved hybrid; raises `ArtifactError` if it is missing, damaged, or fitted on other interactions."
     saved = read_model_metadata(directory, "Hybrid", interactions)
-    sources = {name: SOURCE_CLASSES[name].load(directory / name, interactions) for name in saved["sources"]}
+    sources: dict[str, Any] = {}
+    for name in saved["sources"]:
+        sources[name] = SOURCE_CLASSES[name].load(directory / name, interactions)
+    if "content" in sources:
+        sources["content"].ease = sources["ease"]
     hybrid = cls(sources, **saved["parameters"])
     if saved["rating_model"]:
         hybrid.rating_model = RatingModel.load(directory / "rating_model", interactions)
@@ -326,7 +331,8 @@ def make_hybrid(
     "Make the hybrid over the sources that the settings describe."
     names = settings.sources if only is None else only
     configured = [name for name in names if name in Settings.model_fields]
-    parameters: dict[str, dict] = {name: getattr(settings, name).model_dump(exclude={"enabled"}) for name in configured}
+    left_out = {"enabled", "new_items"}
+    parameters: dict[str, dict] = {name: getattr(settings, name).model_dump(exclude=left_out) for name in configured}
     for name in ("als", "sasrec"):
         if name in parameters:
             parameters[name]["seed"] = settings.seed
@@ -342,6 +348,7 @@ def make_hybrid(
         sources["content"].ease = sources["ease"]
     weights = settings.hybrid.neural_weights if settings.sasrec.enabled else settings.hybrid.weights
     options = settings.hybrid.model_dump(exclude={"weights", "neural_weights"})
+    options["new_items"] = settings.content.new_items if "content" in sources else 0
     rating_model = RatingModel(**settings.rating_model.model_dump(), seed=settings.seed) if with_rating_model else None
     return Hybrid(
         sources, weights.model_dump(), new_user_events=settings.warm_events, rating_model=rating_model, **options

@@ -60,14 +60,17 @@ def explain_items(
 ) -> list[str]: # one sentence per item
     "Explain in a sentence why each item was recommended."
     item_counts = hybrid.interactions.item_counts
-    affinity = genre_affinity(hybrid, user) if "genre" in top_sources else np.zeros(len(genre_names))
+    needs_genres = {"genre", "content"}.intersection(top_sources)
+    affinity = genre_affinity(hybrid, user) if needs_genres else np.zeros(len(genre_names))
 
     def explain(item: int, seed: int, top_source: str) -> str:
         if seed >= 0 and top_source in SEED_SOURCES:
             return f"{'Boosted by your likes:' if seed in new_likes else 'Because you watched'} {titles[seed]}"
         if top_source == "popularity":
             return f"Liked by many: {item_counts[item]:,} ratings"
-        shared = _shared_genres(hybrid, item, affinity, genre_names) if top_source == "genre" else []
+        shared = _shared_genres(hybrid, item, affinity, genre_names) if top_source in needs_genres else []
+        if top_source == "content" and not item_counts[item]:
+            return f"New: matches your genre{'s' * (len(shared) > 1)} {' and '.join(shared)}" if shared else "New"
         if shared:
             return "Matches your genres: " + ", ".join(shared)
         return SOURCE_REASONS.get(top_source, DEFAULT_REASON)

@@ -22,6 +22,7 @@ from ..data.interactions import Interactions
 from ..ranking.features import V2_FEATURES
 from ..ranking.genre_mix import NO_MIX, ListMix
 from ..retrieval.fusion import USER_CONTEXTS, CandidatePool
+from ..retrieval.new_items import place_new_items
 from ..retrieval.top_k import top_k
 from .explain import explain_items
 from .imported_users import ImportedUser, find_imported_user
@@ -100,6 +101,31 @@ def _answer(model: ServingModel, items: list[Recommendation], k: int) -> Recomme
     notes = [] if len(items) == k else [f"{model.system} has only {len(items)} movies to suggest"]
     return Recommendations(model.system, model.key, items, notes, model.horizon_days)
 
+# %% ../../nbs/72_serving.service.ipynb #c804914d
+def _with_new_items(
+    model: ServingModel,
+    ranking: Ranking,
+    selected: np.ndarray, # int, n: positions in `ranking.items`
+    reasons: list[str], # n
+    k: int, # length of the list
+    feedback: UserFeedback,
+) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]: # items, scores, reasons, places in the system's own order
+    "Return selected items with movies without events in the places that are theirs."
+    items, scores = ranking.items[selected], ranking.scores[selected]
+    hybrid, missing = ranking.hybrid, k - len(selected)
+    if not hybrid.new_items or not len(selected):
+        return items, scores, reasons, selected + 1
+    lists = np.pad(items, (0, missing), constant_values=-1)[None], np.pad(scores, (0, missing))[None]
+    disliked = np.array(list(feedback.dislikes), np.int64)
+    placed = place_new_items(hybrid, np.zeros(1, np.int32), *lists, disliked)
+    found = np.flatnonzero(placed.items[0] >= 0)
+    items, scores, origin = (table[0, found] for table in placed)
+    none, source = np.full(len(items), -1), np.full(len(items), "content", dtype=object)
+    new = explain_items(hybrid, 0, items, source, none, model.catalogue.titles, model.genre_names)
+    rows = zip(origin, new, strict=True)
+    reasons = [reason if place < 0 else reasons[place] for place, reason in rows]
+    return items, scores, reasons, np.where(origin < 0, 1, selected[np.maximum(origin, 0)] + 1)
+
 # %% ../../nbs/72_serving.service.ipynb #8c2275f9
 def compute_recommendations(
     model: ServingModel,
@@ -115,8 +141,8 @@ def compute_recommendations(
     ranking = rank_candidates(model, history, user, max(k, model.hybrid.pool_size) if is_reranked else k)
     selected = select_items(model, ranking, k, diversity, list(feedback.dislikes), mix)
     reasons = attribute_items(model, ranking, selected, feedback).reasons
-    items, scores = ranking.items[selected], ranking.scores[selected]
-    expected = expect(model, history, items, scores, selected + 1)
+    items, scores, reasons, ranks = _with_new_items(model, ranking, selected, reasons, k, feedback)
+    expected = expect(model, history, items, scores, ranks)
     return _answer(model, _recommendations(model, items, scores, reasons, expected), k)
 
 # %% ../../nbs/72_serving.service.ipynb #449236a6

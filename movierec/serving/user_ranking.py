@@ -190,8 +190,9 @@ def expect(
     if not len(items):
         return Expectations(probabilities, ratings)
     if model.calibrator is not None:
-        values = model.calibrator.predict(scores[None], ranks[None], np.array([len(history)]))[0]
-        probabilities = values.round(4).tolist()
+        values = model.calibrator.predict(scores[None], ranks[None], np.array([len(history)]))[0].round(4).tolist()
+        is_known = model.interactions.item_counts[items] > 0  # how often others are watched isn't known
+        probabilities = [value if known else None for value, known in zip(values, is_known, strict=True)]
     rating_model = model.hybrid.rating_model
     if model.rating_calibrator is not None and rating_model is not None:
         user, as_of = np.zeros(1, np.int32), np.array([model.interactions.as_of])

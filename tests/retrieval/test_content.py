@@ -1,5 +1,7 @@
 """Scores by attributes, against the same regression written out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import make_genres, make_interactions, make_years
@@ -68,7 +70,35 @@ def test_items_without_events_are_proposed_and_nobody_without_history_gets_a_lis
 def test_a_saved_source_scores_alike(source, tmp_path):
     source.save(tmp_path)
     again = Content.load(tmp_path, KNOWN)
+    assert again.takeover_events is None
     assert np.array_equal(again.unseen_scores(USERS, AS_OF), source.unseen_scores(USERS, AS_OF))
+
+
+def test_events_take_over_smoothly(source):
+    mixed = replace(source, takeover_events=4.0)
+    mixed.interactions, mixed.items, mixed.attributes = KNOWN, source.items, source.attributes
+    mixed.weights = source.weights
+    plain, found = source.unseen_scores(USERS, AS_OF), mixed.unseen_scores(USERS, AS_OF)
+    by_ease = source.ease.unseen_scores(USERS, AS_OF)
+    for item in range(KNOWN.n_items):
+        n = KNOWN.item_counts[item] if item in source.items else 0
+        rows = np.isfinite(plain[:, item])
+        expected = n / (n + 4) * (by_ease[rows, item] if n else 0) + 4 / (n + 4) * plain[rows, item]
+        assert found[rows, item] == pytest.approx(expected, abs=1e-5), item
+
+
+def test_new_items_are_those_without_events_that_the_user_has_not_seen(source):
+    plain = source.unseen_scores(USERS, AS_OF)
+    without = np.flatnonzero(KNOWN.item_counts == 0)
+    items, scores = source.new_items(USERS, 4, exclude=without[:1])
+    for user in USERS[KNOWN.user_counts > 0]:
+        own = plain[user, without[1:]]
+        best = without[1:][np.lexsort((without[1:], -own))[:4]]
+        assert items[user].tolist() == best.tolist() and scores[user] == pytest.approx(plain[user, best], abs=1e-5)
+    one = INTERACTIONS.select((INTERACTIONS.item_idx == WITHHELD[0]) | np.isin(INTERACTIONS.item_idx, source.items))
+    seen = source.fold_in(KNOWN.fold_in_users(one))
+    has = np.flatnonzero(one.csr(np.ones(len(one)))[:, [WITHHELD[0]]].toarray())
+    assert len(has) and not (seen.new_items(has, 10)[0] == WITHHELD[0]).any()
 
 
 def test_lists_among_some_items_are_in_the_order_of_the_scores(source):
