@@ -34,7 +34,7 @@ def place_new_items(
     users: np.ndarray, # int, n: user_idx
     items: np.ndarray, # int32, n × k: item_idx, best first; −1 = nothing more
     scores: np.ndarray, # float32, n × k
-    exclude: np.ndarray = NO_ITEMS, # int: item_idx that aren't placed
+    exclude: np.ndarray | None = None, # int: item_idx that aren't placed; default: none
 ) -> ListsWithNewItems:
     "Give the places that `Hybrid.new_items` reserves to new items; the rest moves down, and the last drops out."
     n, k = items.shape
@@ -42,7 +42,7 @@ def place_new_items(
     places = new_item_places(k, hybrid.new_items)
     if not len(places) or not n:
         return ListsWithNewItems(items, scores, origin)
-    found, _ = hybrid.sources["content"].new_items(users, len(places), exclude)
+    found, _ = hybrid.sources["content"].new_items(users, len(places), NO_ITEMS if exclude is None else exclude)
     items, scores = items.copy(), scores.copy()
     for place, new in zip(places, found.T, strict=True):
         rows = np.flatnonzero((new >= 0) & (items[:, place - 1] >= 0))
