@@ -1052,12 +1052,14 @@ def backtest(
 # %% ../nbs/93_cli.ipynb #34e742f1
 UserContextOption = Annotated[
     str | None,
-    typer.Option("--context", help="Tune nothing but the fusion weights of in_session, returning or new_user; print them."),
+    typer.Option("--context", help="Only print fusion weights of one context: in_session, returning or new_user."),
 ]
 BudgetOption = Annotated[
     float | None, typer.Option("--budget", help="Minutes.", show_default="10, without --trials")
 ]
-SearchTrialsOption = Annotated[int | None, typer.Option("--trials", help="Trials of each study, earlier calls included.")]
+SearchTrialsOption = Annotated[
+    int | None, typer.Option("--trials", help="Trials of each study, earlier calls included.")
+]
 TunedMetricOption = Annotated[str, typer.Option("--metric", help="Metric of the validation users' lists to maximise.")]
 StagesOption = Annotated[
     list[str] | None,
@@ -1066,7 +1068,7 @@ StagesOption = Annotated[
 TunedFileOption = Annotated[
     Path | None,
     typer.Option(
-        "--out", help="File to write; an existing one is never overwritten.", show_default="movierec.toml, which is read"
+        "--out", help="File to write; an existing one is never overwritten.", show_default="movierec.toml"
     ),
 ]
 OnTestOption = Annotated[bool, typer.Option("--test", help="Afterwards evaluate both settings on test, once.")]
@@ -1095,17 +1097,19 @@ def _print_search(settings: Settings, result: dict[str, Any], target: Path) -> N
     for name, study in result["studies"].items():
         shares = sorted(study["importance"].items(), key=lambda one: -one[1])[:3]
         mattered = ", ".join(f"{setting.removeprefix(f'{name}.')} {share:.0%}" for setting, share in shares)
-        table.add_row(name, str(study["trials"]), str(study["pruned"]), f"{study['start']:.4f}", f"{study['best']:.4f}", mattered)
+        values = (f"{study[one]:.4f}" for one in ("start", "best"))
+        table.add_row(name, str(study["trials"]), str(study["pruned"]), *values, mattered)
     out.print(table)
-    out.print(f"Start and best: {result['metric']}; for sources and fusion, plus the recall of the candidates.\n", soft_wrap=True)
+    metric = result["metric"]
+    out.print(f"Start, best: {metric}; of sources and fusion, plus the recall of the candidates.\n", soft_wrap=True)
     reached = ", ".join(f"{stage} {means['ranked_v3']:.4f}" for stage, means in result["stages"].items())
     mean, (low, high) = result["gain"]["mean"], result["gain"]["ci95"]
-    out.print(f"V3's {result['metric']} after each stage: {reached}. Best: {result['chosen']}, {mean:+.4f} "
+    out.print(f"V3's {metric} after each stage: {reached}. Best: {result['chosen']}, {mean:+.4f} "
               f"\\[{low:+.4f}, {high:+.4f}] on the users it was chosen on, so optimistic.", soft_wrap=True)
     if test := result.get("test"):
         v3, (low, high) = test["ranked_v3"], test["ranked_v3"]["gain"]["ci95"]
-        out.print(f"On test, {test['users']:,} users: {v3['before']:.4f} → {v3['after']:.4f}, {v3['gain']['mean']:+.4f} "
-                  f"\\[{low:+.4f}, {high:+.4f}].", soft_wrap=True)
+        out.print(f"On test, {test['users']:,} users: {v3['before']:.4f} → {v3['after']:.4f}, "
+                  f"{v3['gain']['mean']:+.4f} \\[{low:+.4f}, {high:+.4f}].", soft_wrap=True)
     written = f"Settings: {short_path(target)}" if result["written"] else "Nothing was better: no file was written."
     out.print(f"{written}   Report: {short_path(paths(settings).results)}   Log: {log_location()}", soft_wrap=True)
 
@@ -1559,7 +1563,7 @@ def download(
 SynthesizeTargetOption = Annotated[Path, typer.Option("--out", help="Zip file to write.")]
 LikeOption = Annotated[
     str,
-    typer.Option("--like", help="Dataset whose size and layout to imitate; plays: a CSV file of repeated plays of songs."),
+    typer.Option("--like", help="Dataset whose size and layout to imitate; plays: a CSV file of plays of songs."),
 ]
 ScaleOption = Annotated[
     float,

@@ -15,11 +15,11 @@ import pandas as pd
 from ..artifacts import replace_file
 from ..config import DAY, DataError
 
-# %% ../../nbs/21b_data.synthetic_plays.ipynb #cad479b8
+# %% ../../nbs/21b_data.synthetic_plays.ipynb #17c321a1
 @dataclass(frozen=True)
 class ListeningHabits:
     "What synthetic plays are drawn from."
-    users: int = 800
+    users: int = 2_000
     albums: int = 360
     tracks: int = 10 # of an album
     groups: int = 12 # of albums of one style; each user prefers one
@@ -59,7 +59,7 @@ def _repeat_earlier(
     repeated = album[np.maximum(np.arange(len(user)) - np.minimum(back, number), 0)]
     return np.where(is_again & (number > 0), repeated, album)
 
-# %% ../../nbs/21b_data.synthetic_plays.ipynb #b5e8cdb1
+# %% ../../nbs/21b_data.synthetic_plays.ipynb #f9bda007
 def _draw_sessions(
     habits: ListeningHabits,
     rng: np.random.Generator,
@@ -73,7 +73,8 @@ def _draw_sessions(
     released = np.sort(rng.uniform(-habits.days / 3, habits.days, habits.albums))
     album_style = rng.integers(0, habits.groups, habits.albums)
     preferred = rng.integers(0, habits.groups, habits.users)
-    style = np.where(rng.random(len(user)) < habits.own_style, preferred[user], rng.integers(0, habits.groups, len(user)))
+    other = rng.integers(0, habits.groups, len(user))
+    style = np.where(rng.random(len(user)) < habits.own_style, preferred[user], other)
     age = rng.exponential(habits.half_life_days / np.log(2), len(user))
     album = _newest_album(day, style, released, album_style, age)
     album = _repeat_earlier(album, user, rng.random(len(user)) < habits.again, rng)
@@ -81,7 +82,7 @@ def _draw_sessions(
     length = np.minimum(2 + rng.poisson(2, len(user)), habits.tracks - first)
     return pd.DataFrame({"user": user, "day": day, "album": album, "first": first, "length": length})
 
-# %% ../../nbs/21b_data.synthetic_plays.ipynb #0d5a6741
+# %% ../../nbs/21b_data.synthetic_plays.ipynb #179e5159
 def draw_plays(
     habits: ListeningHabits | None = None, # default: the habits as declared
     seed: int = 0,
@@ -94,10 +95,10 @@ def draw_plays(
     one = sessions.iloc[row]
     track = one["first"].to_numpy() + step
     time = habits.start + (one["day"].to_numpy() * DAY).astype(np.int64) + 210 * step  # 3.5 minutes a song
+    columns = (one["user"], one["album"], track + 1)
+    user, album, number = (pd.Series(np.asarray(values)).astype(str) for values in columns)
     plays = pd.DataFrame({
-        "user_id": "listener-" + pd.Series(one["user"].to_numpy()).astype(str),
-        "item_id": "album-" + pd.Series(one["album"].to_numpy()).astype(str) + "-track-" + pd.Series(track + 1).astype(str),
-        "timestamp": time,
+        "user_id": "listener-" + user, "item_id": "album-" + album + "-track-" + number, "timestamp": time,
     })
     return plays.sort_values(["timestamp", "user_id", "item_id"], kind="stable", ignore_index=True)
 

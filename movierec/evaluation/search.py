@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'MAX_USERS', 'FEWEST_USERS', 'RUNGS', 'Criterion', 'check_request', 'PhaseSources', 'label_phase',
-           'MeasuredSystem', 'Searched', 'in_steps', 'source_objective', 'tune_sources', 'ContextTable',
-           'context_tables', 'fusion_objective', 'tune_fusion', 'feature_objective', 'ranker_objective', 'tune_ranker',
-           'replace_budget', 'run_stages', 'describe_study', 'describe_search', 'toml_of', 'write_settings',
-           'open_phases_to_tune', 'search', 'test_gain']
+           'open_phases_to_tune', 'MeasuredSystem', 'Searched', 'in_steps', 'source_objective', 'tune_sources',
+           'ContextTable', 'context_tables', 'fusion_objective', 'tune_fusion', 'feature_objective', 'ranker_objective',
+           'tune_ranker', 'replace_budget', 'run_stages', 'describe_study', 'describe_search', 'toml_of',
+           'write_settings', 'search', 'test_gain', 'changes_table', 'plot_search']
 
-# %% ../../nbs/65g_evaluation.search.ipynb #d476baf4
+# %% ../../nbs/65g_evaluation.search.ipynb #cf090b2e
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
@@ -21,11 +21,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..artifacts import Artifact, code_version, digest, made_by, open_artifact, paths, replace_file, write_json
+from ..artifacts import Artifact, code_version, digest, made_by, open_artifact, paths, write_json
 from ..config import PROTOCOLS, ConfigError, DataError, NotFoundError, Settings, did_you_mean, load_settings
 from ..data.holdout import Holdout, draw_users, load_holdout
 from ..data.interactions import load_items
 from .backtest import join_training_sets
+from .plots import COLOURS, PLOT_STYLE
 from movierec.evaluation.search_space import (
     FEATURE_SPACE,
     RANKER_SPACE,
@@ -59,12 +60,12 @@ from ..shards import ItemSide, UserBlock, training_rows
 from ..stages import sources_behind
 from ..statistics import paired_difference
 
-# %% ../../nbs/65g_evaluation.search.ipynb #2aee20b3
+# %% ../../nbs/65g_evaluation.search.ipynb #3dd5adf6
 STAGES = {"sources": 0.5, "fusion": 0.2, "ranker": 0.3} # stage → its share of the budget
 MAX_USERS, FEWEST_USERS = 2_000, 20 # validation users that sources and weights are tried on; in a context, at least
-RUNGS = (0.25, 0.5, 1.0) # shares of them, and of a ranker's trees, after which a trial may be pruned
+RUNGS = (0.25, 0.5, 1.0) # shares of them, and of a ranker's trees; after all but the last a trial may be pruned
 
-# %% ../../nbs/65g_evaluation.search.ipynb #c3a5b880
+# %% ../../nbs/65g_evaluation.search.ipynb #1d09663a
 class Criterion(NamedTuple):
     "What the search maximises: a metric at a cutoff."
     metric: str # one of `METRICS`, such as ndcg
@@ -88,9 +89,10 @@ class Criterion(NamedTuple):
 
     def of_candidates(self, lists: np.ndarray, relevant: Any) -> np.ndarray: # lists: n × pool_size; float64, n
         "Return the metric of each list, plus the recall of the whole list."
-        return self.of_lists(lists, relevant) + user_metrics(lists, relevant, (self.pool_size,))[f"recall@{self.pool_size}"]
+        recall = user_metrics(lists, relevant, (self.pool_size,))[f"recall@{self.pool_size}"]
+        return self.of_lists(lists, relevant) + recall
 
-# %% ../../nbs/65g_evaluation.search.ipynb #296ae1ab
+# %% ../../nbs/65g_evaluation.search.ipynb #a6b53085
 def check_request(
     settings: Settings,
     protocol: str,
@@ -109,7 +111,7 @@ def check_request(
     if out.exists():
         raise ConfigError(f"{out.name} exists and is never overwritten: move it away, or write another file (--out)")
     if not out.parent.is_dir():
-        raise ConfigError(f"{out} can't be written, since there is no folder {out.parent}: make it, or choose another --out")
+        raise ConfigError(f"there is no folder {out.parent} to write {out.name} into: make it, or choose another --out")
     import_optuna()
     return Criterion.of(metric, settings)
 
@@ -164,6 +166,25 @@ def label_phase(
     check_trainable(labelled, settings.dataset, protocol, holdout.phase)
     return labelled
 
+# %% ../../nbs/65g_evaluation.search.ipynb #38e80d20
+def open_phases_to_tune(
+    settings: Settings,
+    protocol: str, # one of `PROTOCOLS`
+) -> tuple[Artifact, dict[str, PhaseSources]]: # the split; "tuning" and "validation"
+    "Open what is known before the test; raises `NotFoundError` for data that aren't split, `DataError` without users."
+    data = open_data(settings)
+    missing = (f"{settings.dataset} hasn't been split under {protocol} yet: "
+               f"`movierec run --dataset {settings.dataset} --protocol {protocol} --until splits` does it")
+    split = open_artifact(paths(settings).split(protocol), missing, interactions=data)
+    items, phases, before = load_items(data), {}, None
+    for phase in ("tuning", "validation"):
+        holdout = load_holdout(split, phase)
+        if not len(holdout.evaluated_users):
+            raise DataError(f"{settings.dataset} is too small to tune under {protocol}: "
+                            f"no user of the {phase} phase has a relevant event")
+        phases[phase] = before = PhaseSources(holdout, items, before)
+    return split, phases
+
 # %% ../../nbs/65g_evaluation.search.ipynb #674de4dc
 @dataclass(frozen=True)
 class MeasuredSystem:
@@ -178,7 +199,7 @@ class MeasuredSystem:
         "The mean metric of V3."
         return float(self.per_user["ranked_v3"].mean())
 
-# %% ../../nbs/65g_evaluation.search.ipynb #48ef0d3e
+# %% ../../nbs/65g_evaluation.search.ipynb #c721efc2
 @dataclass
 class Searched:
     "What a search is about: data, phases, criterion, budget and where the studies are."
@@ -201,7 +222,8 @@ class Searched:
         "Measure the system of some settings; with the same sources, fusion and features, on the same candidates."
         self.report("measuring the system")
         candidates = same_candidates.candidates if same_candidates else {
-            phase.holdout.phase: label_phase(phase, settings, self.protocol) for phase in (self.tuning, self.validation)}
+            phase.holdout.phase: label_phase(phase, settings, self.protocol)
+            for phase in (self.tuning, self.validation)}
         validation = candidates["validation"]
         relevant = self.validation.holdout.relevant[validation.users]
         ranker = train_ranker("ranked_v3", candidates["tuning"], settings)
@@ -310,7 +332,7 @@ def context_tables(
             tables[name] = ContextTable(own, FusionTable.from_lists(lists, hybrid.interactions.n_items, 0.0))
     return tables
 
-# %% ../../nbs/65g_evaluation.search.ipynb #d427d009
+# %% ../../nbs/65g_evaluation.search.ipynb #1c905eef
 def fusion_objective(
     searched: Searched,
     settings: Settings,
@@ -321,36 +343,41 @@ def fusion_objective(
     group = "neural_weights" if settings.sasrec.enabled else "weights"
 
     def objective(values: dict[str, Any], report: Callable[[int, float], None]) -> float:
-        total, n = 0.0, sum(len(one.users) for one in tables.values())
-        for step, (name, one) in enumerate(tables.items()):
-            weights = {source: values[f"hybrid.{group}.{name}.{source}"] for source in one.table.sources}
-            if not any(weights.values()):
-                return 0.0  # no source is asked
-            lists = one.fused(slice(None), weights, values["hybrid.rank_constant"], criterion.pool_size)
-            total += float(criterion.of_candidates(lists, relevant[one.users]).sum())
-            if step < len(tables) - 1:
+        total, n, begin = 0.0, 0, 0.0
+        for step, end in enumerate(RUNGS):
+            for name, one in tables.items():
+                part = slice(int(len(one.users) * begin), int(len(one.users) * end))
+                weights = {source: values[f"hybrid.{group}.{name}.{source}"] for source in one.table.sources}
+                if not any(weights.values()):
+                    return 0.0  # no source is asked
+                lists = one.fused(part, weights, values["hybrid.rank_constant"], criterion.pool_size)
+                metric = criterion.of_candidates(lists, relevant[one.users[part]])
+                total, n = total + float(metric.sum()), n + len(metric)
+            if end < 1:
                 report(step, total / n)
+            begin = end
         return total / n
 
     return objective
 
-# %% ../../nbs/65g_evaluation.search.ipynb #90f7d12a
+# %% ../../nbs/65g_evaluation.search.ipynb #68d32016
 def tune_fusion(searched: Searched, settings: Settings, reserve: float) -> Settings:
     "Tune the rank constant and the weights of each context; returns the settings with the best of them."
     tables = context_tables(searched, settings)
     if not tables:
-        searched.notes.append(f"fusion: no user context has {FEWEST_USERS} validation users, so its weights stay as they are")
+        searched.notes.append(f"fusion: no user context has {FEWEST_USERS} validation users, so no weight is tuned")
         return settings
-    hybrid, group = searched.validation.hybrid(settings), "neural_weights" if settings.sasrec.enabled else "weights"
-    depth = max(settings.hybrid.depth, 200)
+    validation, group = searched.validation, "neural_weights" if settings.sasrec.enabled else "weights"
+    hybrid, depth = validation.hybrid(settings), max(settings.hybrid.depth, 200)
     ascended: dict[str, Any] = {}
     for context in tables:
         searched.report(f"coordinate ascent for users {context.replace('_', ' ')}")
         limit = min(MAX_USERS // 4, len(tables[context].users))
-        weights, _ = tune_weights(hybrid, searched.validation.holdout, context, depth, max_users=limit, seed=settings.seed)
+        weights, _ = tune_weights(hybrid, validation.holdout, context, depth, max_users=limit, seed=settings.seed)
         ascended |= {f"hybrid.{group}.{context}.{source}": float(weight) for source, weight in weights.items()}
     study = searched.open("fusion", settings, fusion_space(settings, tuple(tables)), [ascended])
-    run_studies({"fusion": (study, fusion_objective(searched, settings, tables))}, searched.budget, reserve, searched.report)
+    objective = fusion_objective(searched, settings, tables)
+    run_studies({"fusion": (study, objective)}, searched.budget, reserve, searched.report)
     return with_settings(settings, study.values_of(study.best))
 
 # %% ../../nbs/65g_evaluation.search.ipynb #62ad563c
@@ -358,7 +385,7 @@ def feature_objective(searched: Searched, settings: Settings) -> Objective:
     "Return the function that the study of the features' half-life maximises: the metric of V3."
     return lambda values, _: searched.measure("features", with_settings(settings, values)).score
 
-# %% ../../nbs/65g_evaluation.search.ipynb #9ff479cf
+# %% ../../nbs/65g_evaluation.search.ipynb #20c78717
 def ranker_objective(searched: Searched, system: MeasuredSystem) -> Objective:
     "Return the function that the ranker's study maximises: the metric of V3 over the candidates of a system."
     validation, criterion = system.candidates["validation"], searched.criterion
@@ -374,7 +401,8 @@ def ranker_objective(searched: Searched, system: MeasuredSystem) -> Objective:
             if (step := steps.get(env.iteration + 1)) is not None and env.iteration + 1 < trees:
                 scores = np.full(validation.items.shape, -np.inf, np.float32)
                 scores[validation.is_candidate] = env.model.predict(rows, num_threads=1)
-                report(step, float(criterion.of_lists(rerank(validation.items, scores, criterion.k)[0], relevant).mean()))
+                lists = rerank(validation.items, scores, criterion.k)[0]
+                report(step, float(criterion.of_lists(lists, relevant).mean()))
 
         ranker = ListwiseRanker("ranked_v3").fit(system.candidates["tuning"], settings, (after_tree,))
         return float(criterion.of_lists(searched.lists_of(ranker, validation), relevant).mean())
@@ -433,7 +461,7 @@ def run_stages(
         systems[-2] = replace(last, candidates={})  # their memory is needed
     return systems
 
-# %% ../../nbs/65g_evaluation.search.ipynb #8269e356
+# %% ../../nbs/65g_evaluation.search.ipynb #d791bb8f
 def _in_stage(
     searched: Searched, progress: Progress, name: str, run: Callable[[], MeasuredSystem]
 ) -> MeasuredSystem:
@@ -441,7 +469,8 @@ def _in_stage(
     with progress.stage(f"tune: {name}") as running:
         searched.report, started = running.report, perf_counter()
         system = run()
-        facts = {"contents": {"rows": {"users": len(system.per_user["ranked_v3"])}}, "seconds": perf_counter() - started}
+        rows = {"users": len(system.per_user["ranked_v3"])}
+        facts = {"contents": {"rows": rows}, "seconds": perf_counter() - started}
         running.done(Artifact(searched.file, facts, built=True))
     for note in searched.notes:
         progress.message(note)
@@ -522,25 +551,6 @@ def write_settings(
             raise ConfigError(f"{out.name} has appeared meanwhile and isn't overwritten: "
                               f"the settings are also in {report_file.name}, under settings") from None
 
-# %% ../../nbs/65g_evaluation.search.ipynb #de25c407
-def open_phases_to_tune(
-    settings: Settings,
-    protocol: str, # one of `PROTOCOLS`
-) -> tuple[Artifact, dict[str, PhaseSources]]: # the split; "tuning" and "validation"
-    "Open what is known before the test; raises `NotFoundError` if the data haven't been split, `DataError` without users."
-    data = open_data(settings)
-    missing = (f"{settings.dataset} hasn't been split under {protocol} yet: "
-               f"`movierec run --dataset {settings.dataset} --protocol {protocol} --until splits` does it")
-    split = open_artifact(paths(settings).split(protocol), missing, interactions=data)
-    items, phases, before = load_items(data), {}, None
-    for phase in ("tuning", "validation"):
-        holdout = load_holdout(split, phase)
-        if not len(holdout.evaluated_users):
-            raise DataError(f"{settings.dataset} is too small to tune under {protocol}: no user of the {phase} phase has a "
-                            "relevant event")
-        phases[phase] = before = PhaseSources(holdout, items, before)
-    return split, phases
-
 # %% ../../nbs/65g_evaluation.search.ipynb #4cd64f88
 def search(
     settings: Settings, # where the search starts
@@ -600,3 +610,43 @@ def test_gain(
         result[name] = {"before": float(old.mean()), "after": float(values[1][name].mean()),
                         "gain": {"mean": mean, "ci95": [low, high]}}
     return result
+
+# %% ../../nbs/65g_evaluation.search.ipynb #83547cfa
+def changes_table(
+    result: dict[str, Any], # from `search`
+) -> pd.DataFrame: # a row per setting that a study's best trial changes: before, after, importance
+    "Return what the best trials of all studies change, the most important first within each study."
+    rows = []
+    for study in result["studies"].values():
+        shares = study["importance"]
+        names = sorted(study["changed"], key=lambda name: -shares.get(name, 0.0))
+        rows += [(name, *study["changed"][name], round(shares.get(name, float("nan")), 3)) for name in names]
+    return pd.DataFrame(rows, columns=["setting", "before", "after", "importance"]).set_index("setting")
+
+# %% ../../nbs/65g_evaluation.search.ipynb #fd9831f7
+def plot_search(
+    result: dict[str, Any], # from `search`
+    n_settings: int = 14, # bars
+) -> Any: # a matplotlib Figure
+    "Plot the best value of each study after each trial, and the most important settings."
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(PLOT_STYLE):
+        figure = Figure(figsize=(10, 4.2), layout="constrained")
+        progress, bars = figure.subplots(1, 2)
+        for number, (name, study) in enumerate(result["studies"].items()):
+            values = [float("-inf") if value is None else value for value in study["values"]]
+            gains = np.maximum.accumulate(values) - study["start"]
+            style = "-" if number < len(COLOURS) else "--"
+            progress.plot(np.arange(1, len(gains) + 1), gains, style, color=COLOURS[number % len(COLOURS)], label=name)
+        progress.set(title="best so far", xlabel="trials", ylabel="gain of the study's criterion")
+        progress.legend(frameon=False, fontsize=8)
+        shares = {name: share for study in result["studies"].values() if len(study["importance"]) > 1
+                  for name, share in study["importance"].items()}
+        largest = sorted(shares, key=lambda name: shares[name])[-n_settings:]
+        labels = [name.removeprefix("hybrid.") for name in largest]
+        bars.barh(labels, [shares[name] for name in largest], color=COLOURS[0])
+        bars.set(title="what mattered, within its study", xlabel="importance (functional ANOVA)", xlim=(0, 1))
+        bars.tick_params(axis="y", labelsize=8)
+    return figure

@@ -18,15 +18,15 @@ from ..artifacts import digest
 from ..config import ConfigError
 from .search_space import Choice, Range, Space
 
-# %% ../../nbs/65f_evaluation.studies.ipynb #d984a917
+# %% ../../nbs/65f_evaluation.studies.ipynb #a1ef1e8b
 def import_optuna() -> Any: # the module
     "Import Optuna; raises `ConfigError` if it isn't installed."
     try:
         import optuna
     except ImportError:
         raise ConfigError(
-            "the search needs Optuna, which isn't installed: pip install 'movierec[tune]', or tune the fusion weights of "
-            "one user context without it (movierec tune --context returning)"
+            "the search needs Optuna, which isn't installed: pip install 'movierec[tune]', or tune the fusion weights "
+            "of one user context without it (movierec tune --context returning)"
         ) from None
     return optuna
 
@@ -42,7 +42,7 @@ def quiet_optuna() -> Iterator[Any]: # the module
     finally:
         optuna.logging.set_verbosity(level)
 
-# %% ../../nbs/65f_evaluation.studies.ipynb #6a68b14d
+# %% ../../nbs/65f_evaluation.studies.ipynb #8cb3b3c7
 @dataclass
 class Budget:
     "How long a search may take."
@@ -57,7 +57,7 @@ class Budget:
         if self.trials is not None and self.trials < 1:
             raise ConfigError(f"{self.trials} trials are none: give at least 1 (--trials 20)")
         if self.minutes is None and self.trials is None:
-            raise ConfigError("a search without a limit doesn't end: give minutes (--budget 10) or trials (--trials 20)")
+            raise ConfigError("a search without a limit never ends: give minutes (--budget 10) or trials (--trials 20)")
         self.started = self.clock()
 
     def left(self) -> float: # seconds; infinite without a limit
@@ -66,7 +66,7 @@ class Budget:
         return limit - (self.clock() - self.started)
 
     def reserve(self, share: float, later: float = 0.0) -> float: # seconds
-        "Return how much has to be left after a part that may use a share of the time, if `later` seconds are spoken for."
+        "Return how much has to be left after a part that may use a share of all but `later` seconds."
         return 0.0 if self.minutes is None else later + max(self.left() - later, 0.0) * (1 - share)
 
 # %% ../../nbs/65f_evaluation.studies.ipynb #fd27d1e1
