@@ -136,6 +136,7 @@ def test_wrong_requests_are_refused_before_any_work(tiny_run, tmp_path):
 
 
 @extra
+@pytest.mark.slow
 @needs_optuna
 class TestSearch:
     def test_it_is_never_worse_on_validation(self, searched):
