@@ -82,11 +82,11 @@ $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	@touch $@
 
 $(VENV)/.installed-neural: $(VENV)/.installed-dev
-	@echo "Installing PyTorch and FAISS into $(VENV) ..."
-	@$(PIP) install -q -c constraints.txt -e '.[neural]'
+	@echo "Installing PyTorch, FAISS and Optuna into $(VENV) ..."
+	@$(PIP) install -q -c constraints.txt -e '.[neural,tune]'
 	@touch $@
 
-neural: $(VENV)/.installed-neural ## install the extra that the neural source needs (PyTorch for CPUs is enough)
+neural: $(VENV)/.installed-neural ## install the extras that the neural source (PyTorch for CPUs is enough) and `movierec tune` need
 
 bench: $(VENV)/.installed-bench ## time and memory beside other libraries, on a synthetic archive (SCALE=1: twenty million ratings)
 	@SCALE=$(or $(SCALE),0.05) RESULTS=$(RESULTS) $(BIN)/python tests/bench.py

@@ -9,6 +9,7 @@ from setuptools.command.build_py import build_py
 config = ConfigParser(delimiters=["="])
 config.read("settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
+EXTRAS = ("app", "bench", "dev", "docs", "neural", "tune")
 BUNDLED = ("ml-latest-small.zip", "ml-latest-small.README.txt", "NOTICE.txt")  # in data/
 
 
@@ -52,7 +53,7 @@ setup(
     packages=find_packages(include=[cfg["lib_name"], f"{cfg['lib_name']}.*"]),
     package_data={cfg["lib_name"]: ["static/*", "py.typed"]},  # the page's script, style and template
     install_requires=cfg["requirements"].split(),
-    extras_require={extra: cfg[f"{extra}_requirements"].split() for extra in ("app", "bench", "dev", "docs", "neural")},
+    extras_require={extra: cfg[f"{extra}_requirements"].split() for extra in EXTRAS},
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
         "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"],

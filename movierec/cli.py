@@ -11,9 +11,10 @@ __all__ = ['app', 'DatasetOption', 'ProtocolOption', 'DataDirOption', 'ReportsDi
            'MatchPopularityOption', 'DebugOption', 'ImportFileArgument', 'ImportNameOption', 'YesOption',
            'ImportTimeFormatOption', 'RemoveOption', 'UsersDatasetOption', 'CompareProtocolOption', 'SystemsOption',
            'RelevantOption', 'TiesOption', 'CompareTargetOption', 'NamesOption', 'MetricOption', 'SegmentOption',
-           'RunsProtocolOption', 'RunsDatasetOption', 'CutsOption', 'SourcesOption', 'UserContextOption', 'AOption',
-           'BOption', 'SimulateProtocolOption', 'SimulateKOption', 'PatienceOption', 'PClickOption', 'PNoiseOption',
-           'TrialsOption', 'DiffExamplesOption', 'DiffProtocolOption', 'ApiHostOption', 'ApiPortOption',
+           'RunsProtocolOption', 'RunsDatasetOption', 'CutsOption', 'SourcesOption', 'UserContextOption',
+           'BudgetOption', 'SearchTrialsOption', 'TunedMetricOption', 'StagesOption', 'TunedFileOption', 'OnTestOption',
+           'AOption', 'BOption', 'SimulateProtocolOption', 'SimulateKOption', 'PatienceOption', 'PClickOption',
+           'PNoiseOption', 'TrialsOption', 'DiffExamplesOption', 'DiffProtocolOption', 'ApiHostOption', 'ApiPortOption',
            'WorkersOption', 'UntilEofOption', 'AppHostOption', 'AppPortOption', 'ApiUrlOption', 'OpenBrowserOption',
            'LimitOption', 'RefreshOption', 'SizeOption', 'ExportProtocolOption', 'ExportSplitTargetOption',
            'ExportRecommendationsTargetOption', 'ExportRecommendationsSystemOption', 'ExportRecommendationsKOption',
@@ -53,7 +54,7 @@ from rich.table import Table
 from typer.exceptions import TyperException
 
 from .artifacts import paths
-from .config import ConfigError, DataError, MovierecError, Settings, load_settings
+from .config import ConfigError, DataError, MovierecError, Settings, load_settings, project_root
 from movierec.terminal import (
     STATUS,
     command_name,
@@ -1065,23 +1066,32 @@ def backtest(
     )
 
 # %% ../nbs/93_cli.ipynb #34e742f1
-UserContextOption = Annotated[str, typer.Option("--context", help="in_session, returning, new_user or unordered.")]
+UserContextOption = Annotated[
+    str | None,
+    typer.Option("--context", help="Only print fusion weights of one context: in_session, returning, new_user or unordered."),
+]
+BudgetOption = Annotated[
+    float | None, typer.Option("--budget", help="Minutes.", show_default="10, without --trials")
+]
+SearchTrialsOption = Annotated[
+    int | None, typer.Option("--trials", help="Trials of each study, earlier calls included.")
+]
+TunedMetricOption = Annotated[str, typer.Option("--metric", help="Metric of the validation users' lists to maximise.")]
+StagesOption = Annotated[
+    list[str] | None,
+    typer.Option("--what", help="sources, fusion or ranker; may be given several times.", show_default="all"),
+]
+TunedFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", help="File to write; an existing one is never overwritten.", show_default="movierec.toml"
+    ),
+]
+OnTestOption = Annotated[bool, typer.Option("--test", help="Afterwards evaluate both settings on test, once.")]
 
-# %% ../nbs/93_cli.ipynb #35eb4fc7
-@app.command()
-def tune(
-    user_context: UserContextOption,
-    protocol: ProtocolOption = "global-time",
-    dataset: DatasetOption = None,
-    data_dir: DataDirOption = None,
-    reports_dir: ReportsDirOption = None,
-    config: ConfigOption = None,
-    assignments: SetOption = None,
-) -> None:
-    "Tune the fusion weights of one user context on validation, and print them as TOML for movierec.toml."
-    settings = command_settings(
-        config, assignments, dataset=dataset, protocol=protocol, data_dir=data_dir, reports_dir=reports_dir
-    )
+# %% ../nbs/93_cli.ipynb #5b16bbbc
+def _tune_weights(settings: Settings, protocol: str, user_context: str) -> None:
+    "Tune the fusion weights of one user context, and print them as TOML."
     from movierec.evaluation import tuning
 
     STATUS.update(doing="trying weights")
@@ -1093,6 +1103,63 @@ def tune(
     out.print(escape(f"[hybrid.{section}.{user_context}]"))
     for name, value in weights.items():
         out.print(f"{name} = {value:g}")
+
+# %% ../nbs/93_cli.ipynb #fd2fb307
+def _print_search(settings: Settings, result: dict[str, Any], target: Path) -> None:  # from `search`
+    "Print the studies of a search, what the system gained, and where the settings are."
+    counts = ("trials", "pruned", "start", "best")
+    table = plain_table(f"\n{result['dataset']}, {result['protocol']}, {result['users']:,} validation users",
+                        "study", *counts, "what mattered", right=counts)
+    for name, study in result["studies"].items():
+        shares = sorted(study["importance"].items(), key=lambda one: -one[1])[:3]
+        mattered = ", ".join(f"{setting.removeprefix(f'{name}.')} {share:.0%}" for setting, share in shares)
+        values = (f"{study[one]:.4f}" for one in ("start", "best"))
+        table.add_row(name, str(study["trials"]), str(study["pruned"]), *values, mattered)
+    out.print(table)
+    metric = result["metric"]
+    out.print(f"Start, best: {metric}; of sources and fusion, plus the recall of the candidates.\n", soft_wrap=True)
+    reached = ", ".join(f"{stage} {means['ranked_v3']:.4f}" for stage, means in result["stages"].items())
+    mean, (low, high) = result["gain"]["mean"], result["gain"]["ci95"]
+    out.print(f"V3's {metric} after each stage: {reached}. Best: {result['chosen']}, {mean:+.4f} "
+              f"\\[{low:+.4f}, {high:+.4f}] on the users it was chosen on, so optimistic.", soft_wrap=True)
+    if test := result.get("test"):
+        v3, (low, high) = test["ranked_v3"], test["ranked_v3"]["gain"]["ci95"]
+        out.print(f"On test, {test['users']:,} users: {v3['before']:.4f} → {v3['after']:.4f}, "
+                  f"{v3['gain']['mean']:+.4f} \\[{low:+.4f}, {high:+.4f}].", soft_wrap=True)
+    written = f"Settings: {short_path(target)}" if result["written"] else "Nothing was better: no file was written."
+    out.print(f"{written}   Report: {short_path(paths(settings).results)}   Log: {log_location()}", soft_wrap=True)
+
+# %% ../nbs/93_cli.ipynb #35eb4fc7
+@app.command()
+def tune(
+    user_context: UserContextOption = None,
+    protocol: ProtocolOption = "global-time",
+    budget: BudgetOption = None,
+    trials: SearchTrialsOption = None,
+    metric: TunedMetricOption = "ndcg@10",
+    what: StagesOption = None,
+    target: TunedFileOption = None,
+    on_test: OnTestOption = False,
+    dataset: DatasetOption = None,
+    data_dir: DataDirOption = None,
+    reports_dir: ReportsDirOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+) -> None:
+    "Search settings for one's own data on validation, and write movierec.toml; goes on where it was stopped."
+    settings = command_settings(config, assignments, dataset=dataset, data_dir=data_dir, reports_dir=reports_dir)
+    if user_context is not None:
+        _tune_weights(settings, protocol, user_context)
+        return
+    from movierec.evaluation.search import STAGES, check_request, search
+    from movierec.evaluation.studies import Budget
+
+    limits = Budget(10.0 if budget is None and trials is None else budget, trials)
+    stages, file = tuple(what or STAGES), target or project_root() / "movierec.toml"
+    check_request(settings, protocol, stages, metric, file)
+    with logged_progress(settings) as progress:
+        result = search(settings, protocol, limits, file, metric, stages, progress, on_test)
+    _print_search(settings, result, file)
 
 # %% ../nbs/93_cli.ipynb #db11d5e7
 def _print_simulation(result: dict[str, Any], a: str, b: str) -> None:  # from `simulate_ab`
@@ -1510,7 +1577,10 @@ def download(
 
 # %% ../nbs/93_cli.ipynb #b5261d48
 SynthesizeTargetOption = Annotated[Path, typer.Option("--out", help="Zip file to write.")]
-LikeOption = Annotated[str, typer.Option("--like", help="Dataset whose size and layout to imitate.")]
+LikeOption = Annotated[
+    str,
+    typer.Option("--like", help="Dataset whose size and layout to imitate; plays: a CSV file of plays of songs."),
+]
 ScaleOption = Annotated[
     float,
     typer.Option("--scale", help="Of the numbers of users and ratings, up to 1."),
@@ -1525,9 +1595,14 @@ def synthesize(
     scale: ScaleOption = 1.0,
     seed: SeedOption = 0,
 ) -> None:
-    "Write a synthetic archive of a dataset's size and layout, to measure speed with."
+    "Write a synthetic archive of a dataset's size and layout, to measure speed with, or events of another kind."
     from movierec.data.synthetic import synthesize as write_archive
+    from movierec.data.synthetic_plays import synthesize_plays
 
+    if like == "plays":
+        counts = synthesize_plays(target, scale, seed)
+        out.print(f"{short_path(target)}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
+        return
     with out.status("drawing …") as status:
         rows = write_archive(target, like, scale, seed, lambda text: status.update(f"{text} …"))
     out.print(

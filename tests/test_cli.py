@@ -9,6 +9,7 @@ import sys
 import time
 import tomllib
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,50 @@ def test_ablate_and_tune(tiny_run, tmp_path, run_here):
         "no user context retuning (did you mean returning?)",
     )
     fails(run_here("ablate", *options(settings), "--protocol", "all"), "no protocol all")
+
+
+@pytest.mark.extra
+@pytest.mark.skipif(find_spec("optuna") is None, reason="the extra tune (Optuna) isn't installed: make neural")
+def test_tune_searches_and_writes_settings_once(tiny_run, tmp_path, run_here):
+    settings = copy_of_run(tiny_run[0], tmp_path)
+    given = [f"--set={name}={json.dumps(value)}" for name, value in TINY.items()]
+    file = tmp_path / "movierec.toml"
+    asked = ("tune", *options(settings), *given, "--protocol", "leave-last-out", "--what", "fusion", "--out", file)
+    done = run_here(*asked, "--trials", "2")
+    assert done.returncode == 0, done.stderr
+    assert "fusion " in done.stdout and "optimistic" in done.stdout and "[+" in done.stdout
+    result = json.loads((paths(settings).results / "leave-last-out-search.json").read_text())
+    assert result["written"] == file.exists() and "test" not in result
+    file.write_text("seed = 7\n")
+    fails(run_here(*asked, "--trials", "3"), "movierec.toml exists and is never overwritten")
+    assert file.read_text() == "seed = 7\n"
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        (("--budget", "0"), "a budget of 0 minutes is no time"),
+        (("--budget", "-3"), "a budget of -3 minutes is no time"),
+        (("--trials", "0"), "0 trials are none"),
+        (("--protocol", "global-tim"), "global-tim can't be tuned under (did you mean global-time?)"),
+        (("--what", "rankr"), "there is no stage rankr to tune (did you mean ranker?)"),
+        (("--out", "/no-such-folder/a.toml"), "there is no folder /no-such-folder"),
+    ],
+)
+def test_a_wrong_search_is_a_sentence(tiny_run, run_here, tmp_path, wrong, sentence):
+    fails(run_here("tune", *options(tiny_run[0]), "--out", tmp_path / "a.toml", *wrong), sentence)
+
+
+def test_a_search_without_the_extra_says_what_to_install(tiny_run, run_here, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)  # makes the import fail
+    done = run_here("tune", *options(tiny_run[0]), "--out", tmp_path / "a.toml")
+    fails(done, "pip install 'movierec[tune]'")
+
+
+def test_synthesize_writes_plays(tmp_path, run_here):
+    done = run_here("synthesize", "--like", "plays", "--scale", "0.02", "--out", tmp_path / "plays.csv")
+    assert "40 listeners" in done.stdout
+    assert (tmp_path / "plays.csv").read_text().startswith("user_id,item_id,timestamp")
 
 
 def test_backtest_of_sources(tiny_run, tmp_path, run_here):

@@ -15,6 +15,8 @@ NEEDS = {
     "38b_retrieval.training": "torch",
     "39_retrieval.ann": "faiss",
     "40_retrieval.neural": "torch",
+    "65f_evaluation.studies": "optuna",
+    "65g_evaluation.search": "optuna",
 }
 
 
@@ -28,7 +30,7 @@ def marked(file):
 def test_notebook_runs(file, small_run):
     needed = NEEDS.get(file.stem)
     if needed and not importlib.util.find_spec(needed):
-        pytest.skip(f"{needed} of the extra neural isn't installed: make neural")
+        pytest.skip(f"{needed} of an extra isn't installed: make neural")
     settings, _ = small_run
     folders = {"MOVIEREC_DATA_DIR": str(settings.data_dir), "MOVIEREC_REPORTS_DIR": str(settings.reports_dir)}
     notebook = nbformat.read(file, 4)

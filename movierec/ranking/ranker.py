@@ -196,8 +196,8 @@ class ListwiseRanker(Ranker):
     "Gradient-boosted trees that order each user's candidates (LightGBM, LambdaRank; Burges 2010)."
     suffix = "txt"
 
-    def fit(self, training: TrainingSet, settings: Settings) -> Self:
-        "Fit the trees on all users' lists of candidates."
+    def fit(self, training: TrainingSet, settings: Settings, callbacks: tuple[Callable, ...] = ()) -> Self:
+        "Fit the trees on all users' lists of candidates; LightGBM calls the callbacks after each tree."
         import lightgbm
 
         self.dataset = settings.dataset
@@ -208,7 +208,7 @@ class ListwiseRanker(Ranker):
         dataset = lightgbm.Dataset(
             rows, training.labels[is_candidate], group=is_candidate.sum(axis=1), feature_name=list(self.features),
             params=parameters)
-        self.model = lightgbm.train(parameters, dataset, options.trees)
+        self.model = lightgbm.train(parameters, dataset, options.trees, callbacks=list(callbacks))
         return self
 
     @property
