@@ -29,6 +29,7 @@ from .ranking.training import TrainingSet, check_trainable, sample_users
 from .retrieval.als import ALS
 from .retrieval.hybrid import Hybrid, make_hybrid, write_hybrid_metadata
 from .retrieval.neural import SASRec
+from .retrieval.two_tower import TwoTower
 from .shards import ItemSide, ServedLists, UserBlock, cut_users, served_lists, training_rows
 from .statistics import not_significantly_below
 
@@ -75,13 +76,13 @@ def warm_start(
 # %% ../nbs/59_stages.ipynb #210a2a49
 def keep_checkpoints(
     hybrid: Hybrid, # not fitted yet
-    file: Path, # the checkpoint
+    target: Path, # the artifact; a checkpoint is beside it while a training is unfinished
     report: Callable[..., None], # how far the training is
 ) -> None:
-    "Let the neural source, if there is one, save its state and report its progress while it is trained."
-    sasrec = hybrid.sources.get("sasrec")
-    if isinstance(sasrec, SASRec):
-        sasrec.checkpoint, sasrec.report = file, report
+    "Let the neural sources, if there are any, save their state and report their progress while they are trained."
+    for name, source in hybrid.sources.items():
+        if isinstance(source, (SASRec, TwoTower)):
+            source.checkpoint, source.report = target.with_name(f"{target.name}-{name}.npz"), report
 
 # %% ../nbs/59_stages.ipynb #59a2lane
 def fitting_rounds(
@@ -92,7 +93,7 @@ def fitting_rounds(
     beside = [name for name in names if name == "linear_ar"]
     if not beside or affordable_workers(2 * memory) < 2:
         return [[names]]
-    alone = [name for name in names if name in ("als", "als_recent", "sasrec")]
+    alone = [name for name in names if name in ("als", "als_recent", "sasrec", "two_tower")]
     return [[alone], [beside, [name for name in names if name not in (*alone, *beside)]]]
 
 # %% ../nbs/59_stages.ipynb #c8fea5f5
@@ -151,7 +152,7 @@ def build_sources(
     def make(folder: Path) -> dict[str, Any]:
         history = load_history(data, split, phase)
         hybrid = make_hybrid(settings, load_items(data), names)
-        keep_checkpoints(hybrid, target.with_name(f"{target.name}-sasrec.npz"), report)
+        keep_checkpoints(hybrid, target, report)
         if earlier is not None and before is not None:
             warm_start(hybrid, phase, earlier, lambda: load_history(data, split, before))
         return {"phase": phase, "events": len(history), "fit_seconds": fit_sources(hybrid, history, folder, report)}

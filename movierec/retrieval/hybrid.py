@@ -20,7 +20,7 @@ from ..config import Settings
 from ..data.interactions import Interactions, item_genre_matrix, item_years
 from ..parallel import map_threads
 from .als import ALS, ALSRecent
-from .content import Content
+from .content import Content, attribute_matrix
 from movierec.retrieval.fusion import (
     CandidatePool,
     RankFusion,
@@ -45,6 +45,7 @@ from movierec.retrieval.recommender import (
 )
 from .sequential import Sequential
 from .top_k import DENSE_ITEMS
+from .two_tower import TwoTower
 
 # %% ../../nbs/42_retrieval.hybrid.ipynb #7c736dbc
 @dataclass(frozen=True)
@@ -264,6 +265,7 @@ SOURCE_CLASSES = {
         GenreNeighbours,
         SASRec,
         Content,
+        TwoTower,
     )
 }
 
@@ -316,12 +318,14 @@ def make_hybrid(
     names = settings.sources if only is None else only
     configured = [name for name in names if name in Settings.model_fields]
     parameters: dict[str, dict] = {name: getattr(settings, name).model_dump(exclude={"enabled"}) for name in configured}
-    for name in ("als", "sasrec"):
+    for name in ("als", "sasrec", "two_tower"):
         if name in parameters:
             parameters[name]["seed"] = settings.seed
     attributes = {"item_genres": item_genre_matrix(items)[0], "item_years": item_years(items)}
     for name in {"genre", "content"}.intersection(parameters):
         parameters[name] |= attributes
+    if "two_tower" in parameters:
+        parameters["two_tower"]["item_attributes"] = attribute_matrix(*attributes.values())
     sources: dict[str, Any] = {name: SOURCE_CLASSES[name](**parameters.get(name, {})) for name in names}
     if "als_recent" in sources:
         sources["als_recent"].als = sources["als"]  # one set of item vectors for both
