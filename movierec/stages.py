@@ -18,6 +18,7 @@ import numpy as np
 
 from .artifacts import Artifact, build, paths, write_arrays
 from .config import ALL_SOURCES, SYSTEMS, Settings
+from .data.archive import digest_files
 from .data.holdout import Holdout, load_holdout
 from .data.interactions import Interactions, load_interactions, load_items
 from .data.splits import PROTOCOL_RULES, as_protocol
@@ -135,8 +136,10 @@ def build_sources(
 ) -> Artifact: # a saved `Hybrid`
     "Fit the sources on what is known in a phase."
     target, inputs = paths(settings).serving, {"interactions": data.key}
+    imported = paths(settings).imported("all", "serving")
     if split is not None and phase != "serving":
-        target = paths(settings).sources(PROTOCOL_RULES[split.manifest["contents"]["protocol"]].split_name, phase)
+        protocol = PROTOCOL_RULES[split.manifest["contents"]["protocol"]].split_name
+        target, imported = paths(settings).sources(protocol, phase), paths(settings).imported(protocol, phase)
         inputs["split"] = split.key
     before = earlier_phase(settings, split, phase)
     earlier = None
@@ -149,9 +152,14 @@ def build_sources(
         extra = PROTOCOL_RULES[split.manifest["contents"]["protocol"]].extra_sources
         names = tuple(dict.fromkeys([*names, *extra]))
 
+    if "sasrec" in names and imported.is_file():
+        inputs["imported"] = digest_files([imported])
+
     def make(folder: Path) -> dict[str, Any]:
         history = load_history(data, split, phase)
         hybrid = make_hybrid(settings, load_items(data), names)
+        if "imported" in inputs:
+            hybrid.sources["sasrec"].trained = imported
         keep_checkpoints(hybrid, target, report)
         if earlier is not None and before is not None:
             warm_start(hybrid, phase, earlier, lambda: load_history(data, split, before))

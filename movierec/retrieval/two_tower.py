@@ -9,6 +9,7 @@ __all__ = ['TOWER_WEIGHTS', 'BACK_LEVELS', 'TowerSizes', 'initial_towers', 'item
            'train_towers', 'TwoTower', 'fit_towers']
 
 # %% ../../nbs/40b_retrieval.two_tower.ipynb #d880dd5c
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +22,9 @@ from ..artifacts import digest
 from ..data.interactions import Interactions, seen_by
 from .als import DotProductRecommender
 from .linalg import to_exact_integers
-from .neural import WHERE_IT_RUNS, content_checksum, history_windows
-from .recommender import MaskedScores, fingerprint
+from .neural import history_windows
+from .recommender import MaskedScores
+from .trained import WHERE_IT_RUNS, content_checksum
 from .training import one_cycle, resume, torch_threads, write_checkpoint
 from .transformer import choose_device, load_torch
 
@@ -444,8 +446,7 @@ def fit_towers(
              "batch_users", "max_users", "seed", "report")
     trainer = TowerTrainer(interactions, model.attributes, **{name: getattr(model, name) for name in names})
     parameters = {name: value for name, value in model.parameters().items() if name not in WHERE_IT_RUNS}
-    events = [fingerprint(interactions), content_checksum(interactions)]
-    key = digest([parameters, *events, float(model.attributes.sum()), list(model.attributes.shape)])
+    key = digest([parameters, content_checksum(interactions), zlib.crc32(model.attributes.data.tobytes())])
     if (interactions.user_counts >= 2).any():
         with torch_threads(model.threads):
             train_towers(trainer, weights, key, model.checkpoint)
