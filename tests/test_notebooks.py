@@ -15,6 +15,7 @@ NEEDS = {
     "38b_retrieval.training": "torch",
     "39_retrieval.ann": "faiss",
     "40_retrieval.neural": "torch",
+    "40b_retrieval.two_tower": "torch",
 }
 
 
