@@ -286,7 +286,7 @@ class TwoTowerSettings(SettingsGroup):
     "Width of the hidden layer of each tower."
     length: int = Field(200, ge=1, le=2_000)
     "Number of a user's last events that are read."
-    id_dropout: float = Field(0.5, ge=0, le=1)
+    id_dropout: float = Field(0.1, ge=0, le=1)
     "Probability that an item is shown without its own embedding in training; 1: attributes only."
     temperature: float = Field(0.1, gt=0)
     "What scores are divided by in training."
@@ -294,13 +294,13 @@ class TwoTowerSettings(SettingsGroup):
     "Later events to predict in each example."
     negatives: int = Field(1_024, ge=1)
     "Candidates that are drawn evenly for each batch, besides those in it."
-    learning_rate: float = Field(4e-3, gt=0)
+    learning_rate: float = Field(2e-3, gt=0)
     "Peak learning rate."
-    weight_decay: float = Field(0.01, ge=0)
-    "Weight decay of the matrices."
-    epochs: int = Field(40, ge=1, le=1_000)
+    weight_decay: float = Field(10.0, ge=0)
+    "Weight decay of the matrices; what keeps attributes from learning single movies by heart."
+    epochs: int = Field(20, ge=1, le=1_000)
     "Epochs, each with one example of every user."
-    batch_users: int = Field(512, ge=1)
+    batch_users: int = Field(128, ge=1)
     "Examples in a batch."
     max_users: int = Field(50_000, ge=1)
     "Examples per epoch, which bounds the time on large data."

@@ -261,7 +261,7 @@ def test_every_tensor_of_the_training_is_made_on_the_device_of_the_weights(model
     weights = {name: torch.from_numpy(a).to("meta").requires_grad_() for name, a in model.weights.items()}
     rng, inputs = np.random.default_rng(0), model.inputs
     drop = make_dropout(0.2, rng, 1_000, device="meta")
-    events, real = pad_windows(*training_windows(interactions, 6, 60, 100, rng)[0])
+    events, _ = pad_windows(*training_windows(interactions, 6, 60, 100, rng)[0])
     states = encode(weights, input_tensors(inputs, events, "meta"), 2, drop).flatten(0, 1)
     loss = softmax_loss(states, weights, interactions.item_idx[events.ravel()], np.arange(0, 24, 2))
     assert loss.device.type == "meta" and all(tensor.grad.device.type == "meta" for tensor in weights.values())
@@ -269,7 +269,7 @@ def test_every_tensor_of_the_training_is_made_on_the_device_of_the_weights(model
 
 @needs_torch
 def test_a_default_device_changes_nothing(model, interactions):
-    """What is made on the CPU is made there in words: PyTorch's default device is somebody else's."""
+    """What is made on the CPU says so, whatever PyTorch's default device is."""
     import torch
 
     users, times = np.arange(30), np.full(30, interactions.as_of)
@@ -289,7 +289,7 @@ def test_the_device_that_is_wanted(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda is_there=cuda: is_there)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda is_there=mps: is_there)
         assert choose_device() == expected
-    with pytest.raises(ConfigError, match="sasrec.device is cuda, but PyTorch finds only cpu here") as error:
+    with pytest.raises(ConfigError, match=r"sasrec.device is cuda, but PyTorch finds only cpu here") as error:
         choose_device("cuda")
     assert "\n" not in str(error.value)
 
@@ -303,7 +303,8 @@ def test_a_training_is_resumed_whatever_it_runs_on(model, interactions):
 @needs_torch
 def test_weights_from_elsewhere_are_used_instead_of_a_training(model, interactions, tmp_path):
     file = tmp_path / "global-time-test.npz"
-    write_trained(file, TrainedWeights(model.weights, model.parameters(), content_checksum(interactions), np.arange(25)))
+    events = content_checksum(interactions)
+    write_trained(file, TrainedWeights(model.weights, model.parameters(), events, np.arange(25)))
     messages = []
     used = SASRec(**SMALL, trained=file, device="cpu", report=messages.append).fit(interactions)
     assert have_equal_weights(used, model) and messages == []
@@ -311,7 +312,7 @@ def test_weights_from_elsewhere_are_used_instead_of_a_training(model, interactio
         SASRec(**SMALL | {"factors": 4}, trained=file).fit(interactions)
     later = replace(interactions, timestamp=interactions.timestamp + 1)
     for other in (without_last_events(interactions), later):
-        with pytest.raises(DataError, match="global-time-test.npz was trained on other events.*perhaps on later ones"):
+        with pytest.raises(DataError, match=r"global-time-test.npz was trained on other events.*perhaps on later ones"):
             SASRec(**SMALL, trained=file).fit(other)
 
 

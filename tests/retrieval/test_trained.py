@@ -20,7 +20,8 @@ from movierec.retrieval.trained import (
 
 def make_trained(**changes) -> TrainedWeights:
     events = content_checksum(make_irregular_histories())
-    trained = TrainedWeights({"item": np.ones((25, 2), np.float32)}, {"factors": 2, "threads": 4}, events, np.arange(25))
+    parameters = {"factors": 2, "threads": 4}
+    trained = TrainedWeights({"item": np.ones((25, 2), np.float32)}, parameters, events, np.arange(25))
     return trained._replace(**changes)
 
 
@@ -44,7 +45,7 @@ def test_other_files_are_refused(tmp_path, change):
     file = tmp_path / "a.npz"
     write_trained(file, make_trained())
     change(file)
-    with pytest.raises(DataError, match="a.npz holds no trained weights: write it with") as error:
+    with pytest.raises(DataError, match=r"a.npz holds no trained weights: write it with") as error:
         read_trained(file)
     assert "\n" not in str(error.value)
 
@@ -76,5 +77,5 @@ def test_what_runs_faster_elsewhere_fits_all_the_same(tmp_path):
     history, file = make_irregular_histories(), tmp_path / "a.npz"
     write_trained(file, make_trained())
     assert np.array_equal(fitting_weights(file, {"factors": 2, "threads": 1}, history)["item"], np.ones((25, 2)))
-    with pytest.raises(ConfigError, match="a.npz was trained with factors 2, not 3"):
+    with pytest.raises(ConfigError, match=r"a.npz was trained with factors 2, not 3"):
         fitting_weights(file, {"factors": 3, "threads": 4}, history)

@@ -262,7 +262,7 @@ def test_a_device_that_is_not_there(interactions):
 
     if torch.backends.mps.is_available():
         pytest.skip("there is such a device here")
-    with pytest.raises(ConfigError, match="two_tower.device is mps, but PyTorch finds only .*cpu.* here"):
+    with pytest.raises(ConfigError, match=r"two_tower.device is mps, but PyTorch finds only .*cpu.* here"):
         make_model(device="mps").fit(interactions)
 
 
