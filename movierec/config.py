@@ -277,7 +277,7 @@ class ContentSettings(SettingsGroup):
 
 # %% ../nbs/00_config.ipynb #5f2aee9f
 class TwoTowerSettings(SettingsGroup):
-    "A user tower and an item tower; the defaults are the best of a coarse grid on ml-1m's cold-items validation."
+    "A user tower and an item tower; the defaults come from a few short trainings on ml-1m's cold-items validation."
     enabled: bool = False
     "Whether it is one of the sources; needs PyTorch, and minutes of training."
     factors: int = Field(64, ge=2, le=1024)
