@@ -71,6 +71,10 @@ class Paths:
         "Return the artifact of the sources fitted for a phase of a protocol."
         return self.models / protocol / phase
 
+    def imported(self, protocol: str, phase: str) -> Path:
+        "Return the file of the neural source's weights that were imported for a phase of a protocol."
+        return self.models / "imported" / f"{protocol}-{phase}.npz"
+
     def rankers(self, protocol: str) -> Path:
         "Return the artifact of a protocol's rankers."
         return self.models / protocol / "rankers"
@@ -119,8 +123,8 @@ MODULES = (
     "retrieval.top_k", "retrieval.recommender", "retrieval.linalg", "retrieval.popularity", "retrieval.item_item",
     "retrieval.ann", "retrieval.als", "retrieval.sequential", "retrieval.linear",
     "retrieval.ratings", "retrieval.genre", "retrieval.attributes", "retrieval.content",
-    "retrieval.transformer", "retrieval.training", "retrieval.neural", "retrieval.fusion", "retrieval.hybrid",
-    "retrieval.new_items",
+    "retrieval.transformer", "retrieval.training", "retrieval.trained", "retrieval.neural",
+    "retrieval.two_tower", "retrieval.fusion", "retrieval.hybrid", "retrieval.new_items",
     "ranking.features", "ranking.timeline", "ranking.feature_store", "ranking.feature_tables", "ranking.training",
     "ranking.tree_shap", "ranking.tree_scores", "ranking.ranker", "ranking.ranked", "ranking.calibration",
     "ranking.expected_rating", "ranking.genre_mix", "ranking.contributions",

@@ -13,15 +13,16 @@ __all__ = ['app', 'DatasetOption', 'ProtocolOption', 'DataDirOption', 'ReportsDi
            'RelevantOption', 'TiesOption', 'CompareTargetOption', 'NamesOption', 'MetricOption', 'SegmentOption',
            'RunsProtocolOption', 'RunsDatasetOption', 'CutsOption', 'SourcesOption', 'UserContextOption',
            'BudgetOption', 'SearchTrialsOption', 'TunedMetricOption', 'StagesOption', 'TunedFileOption', 'OnTestOption',
-           'AOption', 'BOption', 'SimulateProtocolOption', 'SimulateKOption', 'PatienceOption', 'PClickOption',
-           'PNoiseOption', 'TrialsOption', 'DiffExamplesOption', 'DiffProtocolOption', 'ApiHostOption', 'ApiPortOption',
-           'WorkersOption', 'UntilEofOption', 'AppHostOption', 'AppPortOption', 'ApiUrlOption', 'OpenBrowserOption',
-           'LimitOption', 'RefreshOption', 'SizeOption', 'ExportProtocolOption', 'ExportSplitTargetOption',
-           'ExportRecommendationsTargetOption', 'ExportRecommendationsSystemOption', 'ExportRecommendationsKOption',
-           'NameOption', 'SynthesizeTargetOption', 'LikeOption', 'ScaleOption', 'SeedOption', 'LONG_COMMANDS',
-           'command_settings', 'run', 'ingest', 'inspect', 'recommend', 'import_ratings', 'users', 'compare', 'runs',
-           'ablate', 'backtest', 'tune', 'simulate', 'diff', 'api', 'show_app', 'posters', 'export_split',
-           'export_recommendations', 'download', 'synthesize', 'datasets', 'info', 'run_cli', 'main']
+           'ExportOption', 'ImportOption', 'ForgetOption', 'AOption', 'BOption', 'SimulateProtocolOption',
+           'SimulateKOption', 'PatienceOption', 'PClickOption', 'PNoiseOption', 'TrialsOption', 'DiffExamplesOption',
+           'DiffProtocolOption', 'ApiHostOption', 'ApiPortOption', 'WorkersOption', 'UntilEofOption', 'AppHostOption',
+           'AppPortOption', 'ApiUrlOption', 'OpenBrowserOption', 'LimitOption', 'RefreshOption', 'SizeOption',
+           'ExportProtocolOption', 'ExportSplitTargetOption', 'ExportRecommendationsTargetOption',
+           'ExportRecommendationsSystemOption', 'ExportRecommendationsKOption', 'NameOption', 'SynthesizeTargetOption',
+           'LikeOption', 'ScaleOption', 'SeedOption', 'LONG_COMMANDS', 'command_settings', 'run', 'ingest', 'inspect',
+           'recommend', 'import_ratings', 'users', 'compare', 'runs', 'ablate', 'backtest', 'tune', 'neural',
+           'simulate', 'diff', 'api', 'show_app', 'posters', 'export_split', 'export_recommendations', 'download',
+           'synthesize', 'datasets', 'info', 'run_cli', 'main']
 
 # %% ../nbs/93_cli.ipynb #cf7e14b9
 import json
@@ -1068,7 +1069,7 @@ def backtest(
 # %% ../nbs/93_cli.ipynb #34e742f1
 UserContextOption = Annotated[
     str | None,
-    typer.Option("--context", help="Only print fusion weights of one context: in_session, returning, new_user or unordered."),
+    typer.Option("--context", help="Only print fusion weights of in_session, returning, new_user or unordered users."),
 ]
 BudgetOption = Annotated[
     float | None, typer.Option("--budget", help="Minutes.", show_default="10, without --trials")
@@ -1160,6 +1161,38 @@ def tune(
     with logged_progress(settings) as progress:
         result = search(settings, protocol, limits, file, metric, stages, progress, on_test)
     _print_search(settings, result, file)
+
+# %% ../nbs/93_cli.ipynb #3dcc6ebe
+ExportOption = Annotated[Path | None, typer.Option("--export", help="Write the weights of a run into this folder.")]
+ImportOption = Annotated[Path | None, typer.Option("--import", help="Let the next run use the weights in it.")]
+ForgetOption = Annotated[bool, typer.Option("--forget", help="Delete what was imported.")]
+
+# %% ../nbs/93_cli.ipynb #f0d5462a
+@app.command()
+def neural(
+    export: ExportOption = None,
+    import_: ImportOption = None,
+    forget: ForgetOption = False,
+    dataset: DatasetOption = None,
+    data_dir: DataDirOption = None,
+    reports_dir: ReportsDirOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+) -> None:
+    "Move trained weights of the neural source between machines with the same data."
+    settings = command_settings(config, assignments, dataset=dataset, data_dir=data_dir, reports_dir=reports_dir)
+    from movierec import exchange
+
+    if (export is not None) + (import_ is not None) + forget != 1:
+        raise ConfigError("`movierec neural` needs one of --export FOLDER, --import FOLDER and --forget")
+    if forget:
+        out.print(f"Deleted {len(exchange.forget_weights(settings))} imported files.")
+    elif export is not None:
+        files = exchange.export_weights(settings, export)
+        out.print(f"Wrote {len(files)} files: {', '.join(file.stem for file in files)}.", soft_wrap=True)
+    elif import_ is not None:
+        files = exchange.import_weights(settings, import_)
+        out.print(f"The next run uses the weights of {', '.join(file.stem for file in files)}.", soft_wrap=True)
 
 # %% ../nbs/93_cli.ipynb #db11d5e7
 def _print_simulation(result: dict[str, Any], a: str, b: str) -> None:  # from `simulate_ab`

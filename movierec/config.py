@@ -6,13 +6,13 @@
 __all__ = ['RATING_COLUMNS', 'LIST_COLUMNS', 'EVENT_COLUMNS', 'CANDIDATE_COLUMNS', 'ProtocolName', 'ExtraProtocolName',
            'PROTOCOLS', 'EXTRA_PROTOCOLS', 'SourceName', 'NeuralSourceName', 'ContentSourceName', 'SOURCES',
            'NEURAL_SOURCES', 'CONTENT_SOURCES', 'RANKER_SOURCES', 'ALL_SOURCES', 'TIMED_RANKERS', 'UNORDERED_RANKERS',
-           'SYSTEMS', 'DAY', 'UrlList', 'MovierecError', 'ConfigError', 'DataError', 'NotFoundError', 'ArtifactError',
-           'did_you_mean', 'SettingsGroup', 'PopularityRecentSettings', 'ItemItemSettings', 'AlsSettings',
-           'AlsRecentSettings', 'EaseSettings', 'LinearArSettings', 'SequentialSettings', 'SasrecSettings',
-           'GenreSettings', 'RatingModelSettings', 'ContentSettings', 'SourceWeights', 'WeightSettings',
-           'HybridSettings', 'RankerSettings', 'RankerV3Settings', 'DownloadSettings', 'ServiceSettings', 'AppSettings',
-           'PostersSettings', 'package_folder', 'project_root', 'bundled_folder', 'Settings', 'describe_settings',
-           'load_settings']
+           'SYSTEMS', 'DAY', 'DeviceName', 'UrlList', 'MovierecError', 'ConfigError', 'DataError', 'NotFoundError',
+           'ArtifactError', 'did_you_mean', 'SettingsGroup', 'PopularityRecentSettings', 'ItemItemSettings',
+           'AlsSettings', 'AlsRecentSettings', 'EaseSettings', 'LinearArSettings', 'SequentialSettings',
+           'SasrecSettings', 'GenreSettings', 'RatingModelSettings', 'ContentSettings', 'TwoTowerSettings',
+           'SourceWeights', 'WeightSettings', 'HybridSettings', 'RankerSettings', 'RankerV3Settings',
+           'DownloadSettings', 'ServiceSettings', 'AppSettings', 'PostersSettings', 'package_folder', 'project_root',
+           'bundled_folder', 'Settings', 'describe_settings', 'load_settings']
 
 # %% ../nbs/00_config.ipynb #d55092cb
 import json
@@ -105,7 +105,7 @@ SourceName = Literal[
     "genre",
 ]
 NeuralSourceName = Literal["sasrec"]  # needs the extra `neural`
-ContentSourceName = Literal["content"]  # scores items without events, too
+ContentSourceName = Literal["content", "two_tower"]  # score items without events, too
 SOURCES: tuple[str, ...] = get_args(SourceName)
 NEURAL_SOURCES: tuple[str, ...] = get_args(NeuralSourceName)
 CONTENT_SOURCES: tuple[str, ...] = get_args(ContentSourceName)
@@ -217,6 +217,9 @@ class SequentialSettings(SettingsGroup):
     decay: float = Field(0.65, gt=0, le=1)
     "The weight of an event relative to the one after it."
 
+# %% ../nbs/00_config.ipynb #f4e61f86
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]  # of PyTorch
+
 # %% ../nbs/00_config.ipynb #fb4ea302
 class SasrecSettings(SettingsGroup):
     "The neural sequential model; the best of a few short trainings on ml-1m's leave-last-out validation."
@@ -248,6 +251,8 @@ class SasrecSettings(SettingsGroup):
     "Sequences per epoch, which bounds the time on large data; twice those of ml-1m."
     threads: int = Field(1, ge=1)
     "PyTorch's threads: batches are small, so more gain little and lose much on a busy machine."
+    device: DeviceName = "auto"
+    "Where it is trained: CUDA if there is one, else MPS, else the CPU. Lists are always computed on the CPU."
     index_from: int = Field(100_000, ge=1)
     "From this number of items on, top-k uses an approximate index, if FAISS is installed."
 
@@ -291,6 +296,40 @@ class ContentSettings(SettingsGroup):
     new_items: int = Field(0, ge=0, le=5)
     "How many of each ten places of a list go to movies without events; needs the source enabled."
 
+# %% ../nbs/00_config.ipynb #5f2aee9f
+class TwoTowerSettings(SettingsGroup):
+    "A user tower and an item tower; the defaults come from a few short trainings on ml-1m's cold-items validation."
+    enabled: bool = False
+    "Whether it is one of the sources; needs PyTorch, and minutes of training."
+    factors: int = Field(64, ge=2, le=1024)
+    "Length of the vectors."
+    hidden: int = Field(128, ge=1, le=8_192)
+    "Width of the hidden layer of each tower."
+    length: int = Field(200, ge=1, le=2_000)
+    "Number of a user's last events that are read."
+    id_dropout: float = Field(0.1, ge=0, le=1)
+    "Probability that an item is shown without its own embedding in training; 1: attributes only."
+    temperature: float = Field(0.1, gt=0)
+    "What scores are divided by in training."
+    targets: int = Field(8, ge=1, le=1_000)
+    "Later events to predict in each example."
+    negatives: int = Field(1_024, ge=1)
+    "Candidates that are drawn evenly for each batch, besides those in it."
+    learning_rate: float = Field(2e-3, gt=0)
+    "Peak learning rate."
+    weight_decay: float = Field(10.0, ge=0)
+    "Weight decay of the matrices; what keeps attributes from learning single movies by heart."
+    epochs: int = Field(20, ge=1, le=1_000)
+    "Epochs, each with one example of every user."
+    batch_users: int = Field(128, ge=1)
+    "Examples in a batch."
+    max_users: int = Field(50_000, ge=1)
+    "Examples per epoch, which bounds the time on large data."
+    threads: int = Field(1, ge=1)
+    "PyTorch's threads."
+    device: DeviceName = "auto"
+    "Where it is trained: CUDA if there is one, else MPS, else the CPU. Lists are always computed on the CPU."
+
 # %% ../nbs/00_config.ipynb #dd127517
 class SourceWeights(SettingsGroup):
     "The weight of each source in the fusion; 0: the source isn't asked."
@@ -316,6 +355,8 @@ class SourceWeights(SettingsGroup):
     "Neural sequential model."
     content: float = Field(0.0, ge=0)
     "Attributes, for movies without events as well."
+    two_tower: float = Field(0.0, ge=0)
+    "Two-tower network, for movies without events as well."
 
     @model_validator(mode="after")
     def _any_above_zero(self) -> Self:
@@ -597,6 +638,7 @@ class Settings(BaseSettings):
     genre: GenreSettings = GenreSettings()
     rating_model: RatingModelSettings = RatingModelSettings()
     content: ContentSettings = ContentSettings()
+    two_tower: TwoTowerSettings = TwoTowerSettings()
     hybrid: HybridSettings = HybridSettings()
     ranker: RankerSettings = RankerSettings()
     ranker_v3: RankerV3Settings = RankerV3Settings()
@@ -614,8 +656,8 @@ class Settings(BaseSettings):
     @property
     def sources(self) -> tuple[str, ...]:
         "The sources that are fitted."
-        optional = {"sasrec": self.sasrec.enabled, "content": self.content.enabled}
-        return tuple(name for name in ALL_SOURCES if optional.get(name, True))
+        optional = ("sasrec", "content", "two_tower")
+        return tuple(name for name in ALL_SOURCES if name not in optional or getattr(self, name).enabled)
 
     @property
     def variant(self) -> str:

@@ -21,6 +21,7 @@ from scipy import sparse
 
 from .artifacts import Artifact, build, paths, write_arrays
 from .config import ALL_SOURCES, SYSTEMS, Settings
+from .data.archive import digest_files
 from .data.holdout import Holdout, load_holdout
 from .data.interactions import Interactions, load_interactions, load_items
 from .data.splits import PROTOCOL_RULES, as_protocol
@@ -35,6 +36,7 @@ from .ranking.training import TrainingSet, check_trainable, sample_users
 from .retrieval.als import ALS
 from .retrieval.hybrid import Hybrid, make_hybrid, write_hybrid_metadata
 from .retrieval.neural import SASRec
+from .retrieval.two_tower import TwoTower
 from .shards import ItemSide, ServedLists, UserBlock, cut_users, served_lists, training_rows
 from .statistics import not_significantly_below
 
@@ -81,13 +83,13 @@ def warm_start(
 # %% ../nbs/59_stages.ipynb #210a2a49
 def keep_checkpoints(
     hybrid: Hybrid, # not fitted yet
-    file: Path, # the checkpoint
+    target: Path, # the artifact; a checkpoint is beside it while a training is unfinished
     report: Callable[..., None], # how far the training is
 ) -> None:
-    "Let the neural source, if there is one, save its state and report its progress while it is trained."
-    sasrec = hybrid.sources.get("sasrec")
-    if isinstance(sasrec, SASRec):
-        sasrec.checkpoint, sasrec.report = file, report
+    "Let the neural sources, if there are any, save their state and report their progress while they are trained."
+    for name, source in hybrid.sources.items():
+        if isinstance(source, (SASRec, TwoTower)):
+            source.checkpoint, source.report = target.with_name(f"{target.name}-{name}.npz"), report
 
 # %% ../nbs/59_stages.ipynb #59a2lane
 def fitting_rounds(
@@ -98,7 +100,7 @@ def fitting_rounds(
     beside = [name for name in names if name == "linear_ar"]
     if not beside or affordable_workers(2 * memory) < 2:
         return [[names]]
-    alone = [name for name in names if name in ("als", "als_recent", "sasrec")]
+    alone = [name for name in names if name in ("als", "als_recent", "sasrec", "two_tower")]
     return [[alone], [beside, [name for name in names if name not in (*alone, *beside)]]]
 
 # %% ../nbs/59_stages.ipynb #c8fea5f5
@@ -147,8 +149,10 @@ def build_sources(
 ) -> Artifact: # a saved `Hybrid`
     "Fit the sources on what is known in a phase."
     target, inputs = paths(settings).serving, {"interactions": data.key}
+    imported = paths(settings).imported("all", "serving")
     if split is not None and phase != "serving":
-        target = paths(settings).sources(PROTOCOL_RULES[split.manifest["contents"]["protocol"]].split_name, phase)
+        protocol = PROTOCOL_RULES[split.manifest["contents"]["protocol"]].split_name
+        target, imported = paths(settings).sources(protocol, phase), paths(settings).imported(protocol, phase)
         inputs["split"] = split.key
     before = earlier_phase(settings, split, phase)
     earlier = None
@@ -161,10 +165,15 @@ def build_sources(
         extra = PROTOCOL_RULES[split.manifest["contents"]["protocol"]].extra_sources
         names = tuple(dict.fromkeys([*names, *extra]))
 
+    if "sasrec" in names and imported.is_file():
+        inputs["imported"] = digest_files([imported])
+
     def make(folder: Path) -> dict[str, Any]:
         history = load_history(data, split, phase)
         hybrid = make_hybrid(settings, load_items(data), names, with_rating_model=only is None)
-        keep_checkpoints(hybrid, target.with_name(f"{target.name}-sasrec.npz"), report)
+        if "imported" in inputs:
+            hybrid.sources["sasrec"].trained = imported
+        keep_checkpoints(hybrid, target, report)
         if earlier is not None and before is not None:
             warm_start(hybrid, phase, earlier, lambda: load_history(data, split, before))
         return {"phase": phase, "events": len(history), "fit_seconds": fit_sources(hybrid, history, folder, report)}

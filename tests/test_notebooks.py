@@ -15,6 +15,7 @@ NEEDS = {
     "38b_retrieval.training": "torch",
     "39_retrieval.ann": "faiss",
     "40_retrieval.neural": "torch",
+    "40b_retrieval.two_tower": "torch",
     "65f_evaluation.studies": "optuna",
     "65g_evaluation.search": "optuna",
 }

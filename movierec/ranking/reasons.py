@@ -23,6 +23,7 @@ REASON_GROUPS = ("your genres", "people like you", "what you watched lately", "p
 SOURCE_GROUPS = {
     "genre": "your genres",
     "content": "your genres",
+    "two_tower": "your genres",
     "item_item": "people like you",
     "als": "people like you",
     "ease": "people like you",

@@ -31,6 +31,10 @@ class DotProductRecommender(ScoringRecommender):
     def _user_vectors(self, users: np.ndarray, as_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         "Return the users' vectors (float, n × f), and who has one (bool, n)."
 
+    def _recommendable(self) -> np.ndarray: # bool, n_items
+        "Tell which items may be recommended: those with events."
+        return self.interactions.item_counts > 0
+
     def _rounded_item_vectors(self) -> tuple[np.ndarray, np.ndarray]: # see `to_exact_integers`
         "Return the vectors of scored items as whole numbers, and their unit; computed once."
         def compute() -> tuple[np.ndarray, np.ndarray]:
@@ -49,7 +53,7 @@ class DotProductRecommender(ScoringRecommender):
         vectors, item_unit = self._rounded_item_vectors()
         users, user_unit = to_exact_integers(user_vectors)
         scores = np.einsum("nf,nmf->nm", users * (user_unit * item_unit), vectors[np.minimum(items, len(vectors) - 1)])
-        is_known = (items >= 0) & (self.interactions.item_counts[items] > 0)
+        is_known = (items >= 0) & self._recommendable()[items]
         return np.where(is_known, scores.astype(np.float32), np.float32(-np.inf))
 
     def _scores(self, users: np.ndarray, as_of: np.ndarray) -> np.ndarray:
@@ -63,7 +67,7 @@ class DotProductRecommender(ScoringRecommender):
         "The search by vectors of a wide catalogue; prepared once."
         return computed_once(
             self, "_prepared", self.item_factors,
-            lambda: VectorSearch.over(self._item_vectors(), self.interactions.item_counts),
+            lambda: VectorSearch.over(self._item_vectors(), self._recommendable()),
         )
 
     def retrieve(self, users: np.ndarray, k: int, as_of: np.ndarray) -> Retrieved:

@@ -93,10 +93,10 @@ class VectorSearch:
     def over(
         cls,
         item_vectors: np.ndarray, # float, n_items × d
-        item_counts: np.ndarray, # int, n_items: events of each; an item without one isn't found
+        is_found: np.ndarray, # bool, n_items: which items may be found
     ) -> "VectorSearch":
         "Prepare the search."
-        items = np.flatnonzero(item_counts)
+        items = np.flatnonzero(is_found)
         vectors = np.ascontiguousarray(item_vectors[items], np.float32)
         lengths = np.linalg.norm(vectors, axis=1)
         order = np.argsort(-lengths, kind="stable")

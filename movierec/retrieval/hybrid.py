@@ -21,7 +21,7 @@ from ..data.interactions import Interactions, item_genre_matrix, item_years
 from ..parallel import map_threads
 from .als import ALS, ALSRecent
 from .attributes import word_matrix
-from .content import Content
+from .content import Content, attribute_matrix
 from movierec.retrieval.fusion import (
     CandidatePool,
     RankFusion,
@@ -47,6 +47,7 @@ from movierec.retrieval.recommender import (
 )
 from .sequential import Sequential
 from .top_k import DENSE_ITEMS
+from .two_tower import TwoTower
 
 # %% ../../nbs/42_retrieval.hybrid.ipynb #7c736dbc
 @dataclass(frozen=True)
@@ -269,6 +270,7 @@ SOURCE_CLASSES = {
         GenreNeighbours,
         SASRec,
         Content,
+        TwoTower,
     )
 }
 
@@ -333,7 +335,7 @@ def make_hybrid(
     configured = [name for name in names if name in Settings.model_fields]
     left_out = {"enabled", "new_items"}
     parameters: dict[str, dict] = {name: getattr(settings, name).model_dump(exclude=left_out) for name in configured}
-    for name in ("als", "sasrec"):
+    for name in ("als", "sasrec", "two_tower"):
         if name in parameters:
             parameters[name]["seed"] = settings.seed
     attributes = {"item_genres": item_genre_matrix(items)[0], "item_years": item_years(items)}
@@ -341,6 +343,8 @@ def make_hybrid(
         parameters[name] |= attributes
     if "content" in parameters:
         parameters["content"]["item_words"] = word_matrix(items["title"].tolist())[0]
+    if "two_tower" in parameters:
+        parameters["two_tower"]["item_attributes"] = attribute_matrix(*attributes.values())
     sources: dict[str, Any] = {name: SOURCE_CLASSES[name](**parameters.get(name, {})) for name in names}
     if "als_recent" in sources:
         sources["als_recent"].als = sources["als"]  # one set of item vectors for both

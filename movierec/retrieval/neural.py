@@ -22,9 +22,11 @@ from ..data.interactions import Interactions
 from .als import DotProductRecommender
 from .ann import has_faiss
 from .recommender import computed_once, fingerprint
+from .trained import WHERE_IT_RUNS, content_checksum, fitting_weights
 from .training import Trainer, torch_threads, train
 from movierec.retrieval.transformer import (
     WEIGHTS,
+    choose_device,
     encode,
     event_inputs,
     initial_weights,
@@ -55,14 +57,16 @@ class SASRec(DotProductRecommender):
     max_sequences: int = 20_000 # windows per epoch: bounds the time on large data; twice those of ml-1m
     index_from: int = 100_000 # items from which on lists come from an approximate index
     threads: int = 1 # of PyTorch
+    device: str = "auto" # that it is trained on; see `choose_device`
     seed: int = 42
     start_from: "SASRec | None" = field(default=None, repr=False) # see `starting_weights`
     checkpoint: Path | None = field(default=None, repr=False) # where an unfinished training is kept
+    trained: Path | None = field(default=None, repr=False) # weights from elsewhere, used instead of a training
     report: Callable[[str], None] = field(default=lambda text: None, repr=False) # called while training
 
     def parameters(self) -> dict[str, Any]:
         "Return the dataclass fields that are plain values, as `model.json` stores them."
-        objects = ("start_from", "checkpoint", "report")
+        objects = ("start_from", "checkpoint", "trained", "report")
         return {name: value for name, value in super().parameters().items() if name not in objects}
 
     def _fit(self, interactions: Interactions) -> None:
@@ -134,18 +138,21 @@ def training_key(
     earlier, start = model.start_from, None
     if earlier is not None:
         start = [fingerprint(earlier.interactions), zlib.crc32(earlier.weights["item"].tobytes())]
-    history = [fingerprint(interactions), zlib.crc32(interactions.item_idx.tobytes())]
-    return digest([model.parameters(), *history, start])
+    parameters = {name: value for name, value in model.parameters().items() if name not in WHERE_IT_RUNS}
+    return digest([parameters, content_checksum(interactions), start])
 
 # %% ../../nbs/40_retrieval.neural.ipynb #aaab5a9f
 def fit_weights(
     model: SASRec,
     interactions: Interactions,
 ) -> dict[str, np.ndarray]: # float32, by `WEIGHTS`
-    "Train the network of a model."
+    "Train the network of a model, or read its trained weights."
+    if model.trained is not None:
+        return fitting_weights(model.trained, model.parameters(), interactions)
     torch, is_warm = load_torch(), model.start_from is not None
+    device = choose_device(model.device)
     arrays = starting_weights(model, interactions)
-    weights = {name: torch.from_numpy(array).requires_grad_() for name, array in arrays.items()}
+    weights = {name: torch.from_numpy(array).to(device).requires_grad_() for name, array in arrays.items()}
     trainer = Trainer(
         heads=model.heads,
         length=model.length,
@@ -161,7 +168,7 @@ def fit_weights(
     )
     with torch_threads(model.threads):
         train(trainer, weights, interactions, model.inputs, training_key(model, interactions), model.checkpoint)
-    return {name: tensor.detach().numpy() for name, tensor in weights.items()}
+    return {name: tensor.detach().cpu().numpy() for name, tensor in weights.items()}
 
 # %% ../../nbs/40_retrieval.neural.ipynb #8056e67b
 def history_windows(
@@ -208,7 +215,7 @@ def user_states(
     with torch.inference_mode(), torch_threads(model.threads):
         for part, width in width_batches(size, model.length, batch_size):
             read, last = input_tensors(model.inputs, pad_windows(begin[part], size[part], width)[0]), size[part] - 1
-            place = (torch.arange(len(part)), torch.from_numpy(last))
+            place = (torch.arange(len(part), device="cpu"), torch.from_numpy(last))
             elapsed = time_level(as_of[part] - interactions.timestamp[begin[part] + last])
             read["ahead"][place] = torch.from_numpy(elapsed.astype(np.int64))
             read["liked"][place] = 1

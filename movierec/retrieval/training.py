@@ -35,11 +35,12 @@ def make_dropout(
     rate: float,
     rng: np.random.Generator,
     size: int = 1 << 22, # values of the mask
+    device: Any = "cpu",
 ) -> Callable: # tensor → tensor
     "Make a dropout function whose masks are random stretches of one long mask."
     torch = load_torch()
     kept = (rng.random(size, np.float32) >= rate).astype(np.float32)
-    mask = torch.from_numpy(kept / np.float32(1 - rate))
+    mask = torch.from_numpy(kept / np.float32(1 - rate)).to(device)
 
     def drop(x: Any) -> Any:
         nonlocal mask
@@ -93,9 +94,9 @@ def write_checkpoint(
     optimizer: Any, # of PyTorch
 ) -> None:
     "Write weights and the optimizer's state as npz."
-    arrays = {f"weights.{name}": tensor.detach().numpy() for name, tensor in weights.items()}
+    arrays = {f"weights.{name}": tensor.detach().cpu().numpy() for name, tensor in weights.items()}
     for number, moments in optimizer.state_dict()["state"].items():
-        arrays |= {f"optimizer.{number}.{name}": tensor.numpy() for name, tensor in moments.items()}
+        arrays |= {f"optimizer.{number}.{name}": tensor.cpu().numpy() for name, tensor in moments.items()}
     with replace_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, key=key, epochs_done=epochs_done, **arrays)
 
@@ -171,11 +172,12 @@ class Trainer:
         batch: tuple[np.ndarray, np.ndarray], # from `training_windows`
         rng: np.random.Generator,
         drop: Callable,
-    ) -> float: # mean loss
+    ) -> Any: # tensor without dimensions: mean loss
         "Take one step down the gradient."
-        n_items = len(weights["item"])
+        n_items, device = len(weights["item"]), weights["item"].device
         events, real = pad_windows(*batch)
-        states = encode(weights, input_tensors(inputs, events), self.heads, drop)[load_torch().from_numpy(real)]
+        states = encode(weights, input_tensors(inputs, events, device), self.heads, drop)
+        states = states.flatten(0, 1)[load_torch().from_numpy(np.flatnonzero(real)).to(device)]
         sample = np.sort(rng.choice(n_items, min(self.negatives, n_items), replace=False))
         optimizer.zero_grad()
         loss = softmax_loss(states, weights, items[events[real] + 1], sample)
@@ -193,7 +195,7 @@ def train_epoch(
 ) -> None:
     "Go through all windows once, with random numbers that depend on the seed and the epoch only."
     rng = np.random.default_rng([trainer.seed, epoch])
-    drop = make_dropout(trainer.dropout, rng)
+    drop = make_dropout(trainer.dropout, rng, device=weights["item"].device)
     batches = training_windows(interactions, trainer.length, trainer.batch_events, trainer.max_sequences, rng)
     started, sequences, loss = perf_counter(), 0, 0.0
     for done, batch in enumerate(batches, 1):
@@ -204,7 +206,7 @@ def train_epoch(
         if done % 20 == 0 or done == len(batches):
             seconds = perf_counter() - started
             left = seconds / done * (len(batches) * (trainer.epochs - epoch) - done)
-            where = f"epoch {epoch + 1} of {trainer.epochs}, loss {loss / done:.3f}"
+            where = f"epoch {epoch + 1} of {trainer.epochs}, loss {float(loss) / done:.3f}"
             trainer.report(f"training sasrec: {where}, {sequences / seconds:,.0f} sequences/s, {left:.0f} s left")
 
 # %% ../../nbs/38b_retrieval.training.ipynb #e619823c

@@ -12,10 +12,20 @@ import numpy as np
 import pytest
 from helpers import make_irregular_histories, without_last_events
 
-from movierec.config import ArtifactError, ConfigError, SasrecSettings
+from movierec.config import ArtifactError, ConfigError, DataError, SasrecSettings
 from movierec.data.interactions import Interactions
 from movierec.retrieval.ann import ItemIndex, has_faiss
-from movierec.retrieval.neural import SASRec, user_states
+from movierec.retrieval.neural import SASRec, training_key, user_states
+from movierec.retrieval.trained import TrainedWeights, content_checksum, write_trained
+from movierec.retrieval.training import make_dropout
+from movierec.retrieval.transformer import (
+    choose_device,
+    encode,
+    input_tensors,
+    pad_windows,
+    softmax_loss,
+    training_windows,
+)
 
 SMALL = {"factors": 8, "length": 6, "epochs": 3, "continue_epochs": 2, "batch_events": 60, "negatives": 10}
 REASON = "the extra neural (PyTorch, FAISS) isn't installed: make neural"
@@ -241,6 +251,69 @@ def test_search_by_index_agrees_with_exact(model, interactions, monkeypatch):
 
     monkeypatch.setattr(ItemIndex, "search", lambda self, states, k: np.full((len(states), k), -1))
     assert np.array_equal(exact, searching.top_k(users, 8)[0]), "exact where the index finds nothing"
+
+
+@needs_torch
+def test_every_tensor_of_the_training_is_made_on_the_device_of_the_weights(model, interactions):
+    """On PyTorch's device without numbers a step fails if it mixes devices, or waits for a number."""
+    import torch
+
+    weights = {name: torch.from_numpy(a).to("meta").requires_grad_() for name, a in model.weights.items()}
+    rng, inputs = np.random.default_rng(0), model.inputs
+    drop = make_dropout(0.2, rng, 1_000, device="meta")
+    events, _ = pad_windows(*training_windows(interactions, 6, 60, 100, rng)[0])
+    states = encode(weights, input_tensors(inputs, events, "meta"), 2, drop).flatten(0, 1)
+    loss = softmax_loss(states, weights, interactions.item_idx[events.ravel()], np.arange(0, 24, 2))
+    assert loss.device.type == "meta" and all(tensor.grad.device.type == "meta" for tensor in weights.values())
+
+
+@needs_torch
+def test_a_default_device_changes_nothing(model, interactions):
+    """What is made on the CPU says so, whatever PyTorch's default device is."""
+    import torch
+
+    users, times = np.arange(30), np.full(30, interactions.as_of)
+    expected = model.unseen_scores(users, times)
+    with torch.device("meta"):
+        again = SASRec(**SMALL, device="cpu").fit(interactions)
+        assert np.array_equal(again.unseen_scores(users, times), expected)
+    assert have_equal_weights(model, again)
+
+
+@needs_torch
+def test_the_device_that_is_wanted(monkeypatch):
+    import torch
+
+    assert choose_device("cpu") == "cpu"
+    for cuda, mps, expected in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda is_there=cuda: is_there)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda is_there=mps: is_there)
+        assert choose_device() == expected
+    with pytest.raises(ConfigError, match=r"sasrec.device is cuda, but PyTorch finds only cpu here") as error:
+        choose_device("cuda")
+    assert "\n" not in str(error.value)
+
+
+@needs_torch
+def test_a_training_is_resumed_whatever_it_runs_on(model, interactions):
+    keys = {training_key(SASRec(**SMALL, **where), interactions) for where in ({}, {"device": "cpu"}, {"threads": 2})}
+    assert len(keys) == 1 and training_key(SASRec(**SMALL, seed=1), interactions) not in keys
+
+
+@needs_torch
+def test_weights_from_elsewhere_are_used_instead_of_a_training(model, interactions, tmp_path):
+    file = tmp_path / "global-time-test.npz"
+    events = content_checksum(interactions)
+    write_trained(file, TrainedWeights(model.weights, model.parameters(), events, np.arange(25)))
+    messages = []
+    used = SASRec(**SMALL, trained=file, device="cpu", report=messages.append).fit(interactions)
+    assert have_equal_weights(used, model) and messages == []
+    with pytest.raises(ConfigError, match="trained with factors 8, not 4"):
+        SASRec(**SMALL | {"factors": 4}, trained=file).fit(interactions)
+    later = replace(interactions, timestamp=interactions.timestamp + 1)
+    for other in (without_last_events(interactions), later):
+        with pytest.raises(DataError, match=r"global-time-test.npz was trained on other events.*perhaps on later ones"):
+            SASRec(**SMALL, trained=file).fit(other)
 
 
 def test_without_torch_one_sentence_says_what_to_do(interactions, monkeypatch):
