@@ -28,6 +28,7 @@ MAIN_SYSTEMS = (
     "hybrid",
     "ranked_v2",
     "ranked_v3",
+    "ranked_unordered",
 )  # where a table of all would be too long
 
 use_plot_style()

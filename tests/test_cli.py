@@ -85,7 +85,8 @@ def test_recommend(tiny_run, run_here):
     assert done.returncode == 0 and done.stderr == ""
     lines = done.stdout.splitlines()
     assert (
-        lines[0] == "tiny, user 7: hybrid" and len(lines) == 5 and "The Film" in lines[2] and "why" in lines[1]
+        lines[0] == "tiny, user 7: hybrid" and len(lines) == 6 and "The Film" in lines[2] and "why" in lines[1]
+        and lines[-1].startswith("watched: how likely")
     )
     debug = run_here(
         "recommend", "--user-id", 7, "-k", 3, "--debug", "--system", "ranked_v2", *options(settings)

@@ -76,7 +76,7 @@ def test_names_that_do_not_exist(tiny_run, tmp_path):
         check_system_of_run(settings, "hybrd", artifacts)
     with pytest.raises(NotFoundError, match=r"tiny was run without sasrec: `movierec run --dataset tiny --set sasrec"):
         check_system_of_run(settings, "sasrec", artifacts)
-    with pytest.raises(NotFoundError, match="strong-generalization trains no rankers, so it has no ranked_v3"):
+    with pytest.raises(NotFoundError, match="strong-generalization trains no ranked_v3"):
         split = artifacts["split"]
         contents = split.manifest["contents"] | {"protocol": "strong-generalization"}
         strong = type(split)(split.path, split.manifest | {"contents": contents}, built=False)

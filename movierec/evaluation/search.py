@@ -147,6 +147,8 @@ class PhaseSources:
         hybrid = make_hybrid(settings, self.items)
         hybrid.sources = {name: self.source(settings, name) for name in hybrid.sources}
         hybrid.interactions = self.holdout.history
+        if hybrid.rating_model is not None:
+            hybrid.rating_model.fit(self.holdout.history)
         return hybrid
 
 # %% ../../nbs/65g_evaluation.search.ipynb #ab6b2af5

@@ -209,7 +209,7 @@ def test_hiding_movies_shown_before(session):
 def test_options_are_sent(api, session):
     options = {"genres": ["Comedy"], "from_year": 1980, "to_year": 1989, "k": 30, "diversity": 0.3}
     do(set_options, session, **options)
-    assert api.requests_to("/home")[-1] == {"user_idx": 0, "feedback": True, "hide": []} | options
+    assert api.requests_to("/home")[-1] == {"user_idx": 0, "feedback": True, "hide": [], "calibrate": 0.0} | options
 
 
 # The side panel, and an API that goes down
