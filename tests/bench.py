@@ -265,6 +265,9 @@ def ours_hybrid_fit(archive: Path, folder: Path):
             started = time.perf_counter()
             source.fit(interactions)
             seconds[name] = round(time.perf_counter() - started, 2)
+        started = time.perf_counter()
+        hybrid.rating_model.fit(interactions)
+        seconds["rating_model"] = round(time.perf_counter() - started, 2)
         with replace_atomically(archive.parent / "hybrid") as temporary:
             hybrid.save(temporary)
         return {"fit_seconds": seconds}

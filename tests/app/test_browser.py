@@ -279,10 +279,13 @@ def test_the_side_panel(app, visit):
     why = httpx.post(f"{app.api}/why", json=request, timeout=60).json()
     expected = [why["movie"]["reason"], *(source["source"] for source in why["sources"]),
                 *(contribution["feature"] for contribution in why["contributions"])]
+    expected += [one["reason"] for one in why["reasons"]] + [movie["title"] for movie in why["own_movies"]]
+    visit.page.click("dialog details summary")
     text = visit.page.inner_text("dialog")
     assert [part for part in expected if part not in text] == []
-    n_bars = len(visit.page.query_selector_all("dialog .axis i"))  # one more than features: all others together
+    n_bars = len(visit.page.query_selector_all("dialog details .axis i"))  # one more than features: all others
     assert n_bars == (len(why["contributions"]) + 1 if why["contributions"] else 0)  # only V3 has contributions
+    assert len(visit.page.query_selector_all("dialog .axis i")) == n_bars + len(why["reasons"]) == n_bars + 5
     visit.screenshot("desktop-why")
     visit.click("dialog [data-do=close]")
     visit.click('[data-do="history"]')

@@ -10,6 +10,7 @@ from movierec.data.ingest import ingest
 from movierec.data.interactions import build_interactions
 from movierec.data.own_data import OwnData
 from movierec.data.synthetic_plays import ListeningHabits, draw_plays, synthesize_plays
+from movierec.data.tables import query
 
 HABITS = ListeningHabits(users=120)
 
@@ -49,7 +50,7 @@ def test_plays_are_read_as_own_data(tmp_path):
     assert counts == {"plays": len(plays), "listeners": 100, "songs": plays["item_id"].nunique()}
     settings = tiny_settings(tmp_path, dataset="plays")
     data = build_interactions(settings, ingest(settings, OwnData(file)))
-    events = pd.read_parquet(data.path / "interactions.parquet")
+    events = query("SELECT * FROM events", events=data.path / "interactions.parquet")
     assert len(events) == len(plays.drop_duplicates(["user_id", "item_id"]))
     repeated = plays.groupby(["user_id", "item_id"]).size().max()
     assert np.isclose(events["confidence"].max(), 1 + np.log(repeated)), "repeats are added up"
