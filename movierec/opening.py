@@ -171,7 +171,8 @@ def check_system_of_run(
     "Return the name of a system that a run has fitted; raises `NotFoundError` for any other."
     protocol = artifacts["split"].manifest["contents"]["protocol"]
     if check_system(system) in RANKERS and system not in PROTOCOL_RULES[protocol].rankers:
-        raise NotFoundError(f"{protocol} trains no {system}")
+        trained_under = [name for name, rules in PROTOCOL_RULES.items() if system in rules.rankers]
+        raise NotFoundError(f"{protocol} trains no {system}; it is trained under {', '.join(trained_under)}")
     rankers = artifacts["rankers"]
     if system in RANKERS and rankers is not None and system not in rankers.manifest["contents"]["rankers"]:
         raise NotFoundError(f"{settings.dataset} has too few users to train {system} under {protocol}")

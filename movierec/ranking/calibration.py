@@ -157,7 +157,8 @@ def fit_calibrator(
     if method == "isotonic":
         from sklearn.isotonic import IsotonicRegression
 
-        fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(features[:, 0], labels)
+        least = 1 / (len(labels) + 2)  # a few outcomes don't show that anything is impossible or certain
+        fitted = IsotonicRegression(y_min=least, y_max=1 - least, out_of_bounds="clip").fit(features[:, 0], labels)
         knots = tuple(fitted.X_thresholds_.tolist()), tuple(fitted.y_thresholds_.tolist())
         return Calibrator(method, knots=knots, horizon_days=horizon_days)
     intercept, weights = fit_logistic(features, labels, tuple(SIGNS[name] for name in names))
