@@ -219,8 +219,8 @@ const plain = (reasons) => {
 };
 const own = (movies) =>
   movies.length
-    ? `<p class="quiet">It depends most on ${movies.map((one) => `<b>${safe(one.title)}</b>`).join(" and ")}: without ${movies.length > 1 ? "either" : "it"}, its score would be lower.</p>`
-    : `<p class="quiet">It depends on no single movie of yours.</p>`;
+    ? `<p class="quiet" style="margin-top:8px">It depends most on ${movies.map((one) => `<b>${safe(one.title)}</b>`).join(" and ")}: without ${movies.length > 1 ? "either" : "it"}, its score would be lower.</p>`
+    : `<p class="quiet" style="margin-top:8px">It depends on no single movie of yours.</p>`;
 
 function whySheet(why, base) {
   const most = Math.max(
@@ -232,7 +232,7 @@ function whySheet(why, base) {
     `<li><span>${safe(name)}<small>${safe(meaning)}${value === null || value === undefined ? "" : ` = ${amount(value)}`}</small></span><span class="axis"><i class="${adds < 0 ? "less" : ""}" style="--part:${percent(Math.abs(adds) / most / 2)}"></i></span><span class="value">${adds < 0 ? "−" : "+"}${Math.abs(adds).toFixed(2)}</span></li>`;
   return `<header>${poster(why.movie, base, true)}<div><p class="quiet">Why this?</p><h2>${safe(why.movie.title)}</h2><p class="quiet">${safe(facts(why.movie))}</p><p style="margin-top:8px">${safe(why.movie.reason)}.</p><p class="quiet">Rank ${why.movie.rank} of ${why.candidates} candidates, score ${why.movie.score.toFixed(2)}</p>${outlook(why)}</div><button class="round" data-do="close" aria-label="Close">${icon("close")}</button></header>
   <section><h3>In plain words</h3>${plain(why.reasons)}${own(why.own_movies)}</section>
-  <details><summary>Details: sources and features</summary>
+  <details><summary style="margin-bottom:8px">Details: sources and features</summary>
   ${why.sources.length ? `<section><h3>Sources that retrieved it</h3><div class="bars">${why.sources.map((one) => `<span>${safe(one.source)}${one.source === why.top_source ? " ◂" : ""}</span><span class="track"><i style="width:${percent(20 / (19 + one.rank))}"></i></span><span class="value">rank ${one.rank}</span>`).join("")}</div><p class="quiet" style="margin-top:8px">${why.sources.some((one) => one.source === why.top_source) ? "◂ contributed most to its rank." : `${safe(why.top_source)} contributed most to its rank, without having retrieved it.`}</p></section>` : ""}
   ${why.contributions.length ? `<section><h3>Contributions to its score</h3><ul class="shares">${why.contributions.map((share) => bar(share.feature, share.meaning, share.contribution, share.value)).join("")}${bar("everything else", "all other features together", why.others)}</ul></section>` : `<p class="quiet">This system can’t attribute its score to features.</p>`}
   </details>`;
